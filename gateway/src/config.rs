@@ -1,0 +1,234 @@
+//! The configuration: what it consists of. How it is put together is in `load`, what it must hold in `check`.
+
+pub mod check;
+pub mod load;
+pub mod problem;
+mod redact;
+pub mod units;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use problem::{ConfigErrors, Origin, Problem};
+pub use units::{ByteSize, Span};
+
+/// Every key, with the defaults of `config/gateway.toml`.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub http: HttpConfig,
+    pub admin: AdminConfig,
+    pub database: DatabaseConfig,
+    pub intake: IntakeConfig,
+    pub relay: RelayConfig,
+    pub plugins: PluginsConfig,
+    pub kafka: KafkaConfig,
+    pub replies: RepliesConfig,
+    pub retention: RetentionConfig,
+    pub shutdown: ShutdownConfig,
+    pub telemetry: TelemetryConfig,
+    pub dev: DevConfig,
+    pub route: Vec<RouteConfig>,
+}
+
+/// The public listener and its limits.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpConfig {
+    #[serde(deserialize_with = "units::address")]
+    pub listen: SocketAddr,
+    pub connections_max: usize,
+    pub first_byte_timeout: Span,
+    pub header_timeout: Span,
+    pub header_bytes_max: ByteSize,
+    pub body_timeout: Span,
+    pub body_bytes_max: ByteSize,
+    pub write_stall_timeout: Span,
+    pub keep_alive_timeout: Span,
+    pub json_depth_max: usize,
+    pub order_key_bytes_max: usize,
+    pub idempotency_key_bytes_max: usize,
+    pub batch_lines_max: usize,
+    pub batch_bytes_max: ByteSize,
+    pub wait_max: Span,
+    pub heartbeat: Span,
+    pub stream_retry: Span,
+    pub stream_orders_max: usize,
+    pub list_limit_default: usize,
+    pub list_limit_max: usize,
+}
+
+/// The operator's listener.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdminConfig {
+    #[serde(deserialize_with = "units::address")]
+    pub listen: SocketAddr,
+}
+
+/// Where orders are kept.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseConfig {
+    /// `sqlite://PATH`; a password in it is never shown.
+    pub url: String,
+    pub readers: usize,
+    pub queue_max: usize,
+    pub commit_items_max: usize,
+    pub commit_bytes_max: ByteSize,
+    pub cache_bytes: ByteSize,
+}
+
+/// How many orders may wait.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct IntakeConfig {
+    pub backlog_max: u64,
+    pub retry_after: Span,
+}
+
+/// Deciding and publishing.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RelayConfig {
+    pub poll_interval: Span,
+    pub pass_entries_max: usize,
+    pub pass_bytes_max: ByteSize,
+    pub in_flight_records_max: usize,
+    pub in_flight_bytes_max: ByteSize,
+    pub retry_first: Span,
+    pub retry_max: Span,
+    pub hold_max: Span,
+}
+
+/// Plugins and the limits each runs under.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct PluginsConfig {
+    pub dir: PathBuf,
+    pub threads: usize,
+    pub batch_orders_max: usize,
+    pub batch_bytes_max: ByteSize,
+    pub memory_bytes_max: ByteSize,
+    pub file_bytes_max: ByteSize,
+    pub time_per_order: Span,
+    pub time_per_batch_min: Span,
+    pub time_per_batch_max: Span,
+    pub wall_per_batch_max: Span,
+    pub output_bytes_max: ByteSize,
+    pub patch_operations_max: usize,
+    pub patch_bytes_max: ByteSize,
+    pub problems_max: usize,
+    pub log_lines_per_order_max: usize,
+    pub log_line_bytes_max: ByteSize,
+    /// What each plugin gets at its start, by plugin name.
+    pub config: BTreeMap<String, toml::Table>,
+}
+
+/// The broker and what librdkafka is told.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct KafkaConfig {
+    /// `host:port,…`; empty only for `sluice dev`.
+    pub brokers: String,
+    pub group: String,
+    pub message_bytes_max: ByteSize,
+    /// librdkafka's own settings, for producer and consumer.
+    pub properties: BTreeMap<String, String>,
+    pub producer: BTreeMap<String, String>,
+    pub consumer: BTreeMap<String, String>,
+}
+
+/// Taking replies in.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RepliesConfig {
+    pub grace: Span,
+    pub batch_max: usize,
+    pub watch_interval: Span,
+}
+
+/// How long finished things are kept.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetentionConfig {
+    pub orders: Span,
+    pub entries: Span,
+    pub idempotency: Span,
+    pub parked_replies: Span,
+    pub step_rows_max: usize,
+    pub interval: Span,
+}
+
+/// How long each phase of a shutdown may take.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShutdownConfig {
+    pub requests: Span,
+    pub relay: Span,
+    pub flush: Span,
+}
+
+/// Logs.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct TelemetryConfig {
+    /// A level, or `tracing` directives such as `info,sluice::relay=debug`.
+    pub log: String,
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// What only `sluice dev` uses.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DevConfig {
+    pub partitions: i32,
+    pub answer_within: Span,
+    pub republish_bytes_max: ByteSize,
+}
+
+/// A kind of order: where it comes in and where it goes.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteConfig {
+    pub path: String,
+    pub topic: String,
+    /// JSON Pointer (RFC 6901) to the order key.
+    #[serde(default)]
+    pub key: String,
+    #[serde(default)]
+    pub plugins: Vec<String>,
+    /// CloudEvents `type` of the order's record.
+    #[serde(default = "default_event_type", rename = "type")]
+    pub event_type: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcomes: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replies: Option<RouteReplies>,
+}
+
+/// Which replies make the verdict.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteReplies {
+    pub topic: String,
+    pub all_of: Vec<String>,
+    #[serde(default)]
+    pub any_of_rejects: Vec<String>,
+    pub deadline: Span,
+}
+
+fn default_event_type() -> String {
+    "OrderCreated".to_owned()
+}

@@ -1,0 +1,158 @@
+//! What a configuration must hold beyond its types: each key by itself, and the keys among each other.
+//!
+//! # Not here
+//!
+//! Routes are in `check::routes`, limits that must fit each other in `check::limits`.
+
+mod limits;
+mod routes;
+
+use tracing_subscriber::EnvFilter;
+
+use super::{Config, ConfigErrors, Problem};
+
+pub use routes::BUNDLED_PLUGINS;
+
+/// What the promises rest on: Sluice sets these, a configuration must not.
+const RESERVED_PROPERTIES: [&str; 22] = [
+    "acks",
+    "auto.offset.reset",
+    "bootstrap.servers",
+    "delivery.timeout.ms",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "enable.gapless.guarantee",
+    "enable.idempotence",
+    "enable.partition.eof",
+    "group.id",
+    "isolation.level",
+    "max.in.flight",
+    "max.in.flight.requests.per.connection",
+    "message.max.bytes",
+    "message.send.max.retries",
+    "message.timeout.ms",
+    "metadata.broker.list",
+    "partitioner",
+    "request.required.acks",
+    "retries",
+    "test.mock.num.brokers",
+    "transactional.id",
+];
+
+/// Everything that is wrong with the configuration; nothing if it can be run with.
+#[must_use]
+pub fn validate(config: &Config) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    addresses(config, &mut problems);
+    database(config, &mut problems);
+    kafka(config, &mut problems);
+    telemetry(config, &mut problems);
+    limits::check(config, &mut problems);
+    routes::check(config, &mut problems);
+    problems
+}
+
+impl Config {
+    /// What `sluice run` needs beyond what every configuration must hold.
+    ///
+    /// # Errors
+    ///
+    /// No broker is named.
+    pub fn check_for_run(&self) -> Result<(), ConfigErrors> {
+        if !self.kafka.brokers.is_empty() {
+            return Ok(());
+        }
+        let reason = "`sluice run` needs a broker: set it to HOST:PORT, for example with \
+                      SLUICE__KAFKA__BROKERS=localhost:9092 (`sluice dev` brings its own)";
+        Err(ConfigErrors { problems: vec![Problem::new("kafka.brokers", reason)] })
+    }
+}
+
+/// `; did you mean …?` for the nearest of the known words, or nothing if none is near.
+pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let scored = known.map(|known| (strsim::jaro_winkler(word, known), known));
+    match scored.max_by(|a, b| a.0.total_cmp(&b.0)) {
+        Some((score, known)) if score > 0.75 => format!("; did you mean `{known}`?"),
+        _ => String::new(),
+    }
+}
+
+fn addresses(config: &Config, problems: &mut Vec<Problem>) {
+    let (public, admin) = (config.http.listen, config.admin.listen);
+    let overlap = public.ip() == admin.ip() || public.ip().is_unspecified() || admin.ip().is_unspecified();
+    // Port 0 is any free port, a different one for each.
+    if public.port() == admin.port() && public.port() != 0 && overlap {
+        let reason = format!("`{admin}` is taken by http.listen (`{public}`): the two need ports of their own");
+        problems.push(Problem::new("admin.listen", reason).with(&["http.listen"]));
+    }
+}
+
+fn database(config: &Config, problems: &mut Vec<Problem>) {
+    let url = config.database.url.as_str();
+    let reason = match url.split_once("://") {
+        Some(("sqlite", "")) => "names no file: expected `sqlite://PATH`".to_owned(),
+        Some(("sqlite", path)) if path.contains(":memory:") => {
+            "a database in memory would lose what was promised: expected `sqlite://PATH`".to_owned()
+        }
+        Some(("sqlite", _)) => return,
+        Some(("postgres" | "postgresql", _)) => {
+            "this build serves SQLite only; PostgreSQL is not there yet: expected `sqlite://PATH`".to_owned()
+        }
+        Some((scheme, _)) => format!("`{scheme}://` is not known: expected `sqlite://PATH`"),
+        None => "expected `sqlite://PATH`".to_owned(),
+    };
+    problems.push(Problem::new("database.url", reason));
+}
+
+fn kafka(config: &Config, problems: &mut Vec<Problem>) {
+    let kafka = &config.kafka;
+    let brokers = kafka.brokers.trim();
+    for broker in brokers.split(',').map(str::trim).filter(|_| !brokers.is_empty()) {
+        let address = broker.split_once("://").map_or(broker, |(_, address)| address);
+        let is_address = match address.rsplit_once(':') {
+            // The last `:` of a bare IPv6 address belongs to the address.
+            Some((host, port)) if !port.ends_with(']') => {
+                !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
+            }
+            _ => !address.is_empty(),
+        };
+        if !is_address || address.contains(char::is_whitespace) {
+            problems.push(Problem::new("kafka.brokers", format!("`{broker}` is no broker: expected HOST:PORT")));
+        }
+    }
+    if kafka.group.is_empty() {
+        problems.push(Problem::new("kafka.group", "must not be empty"));
+    }
+    for (section, properties) in
+        [("properties", &kafka.properties), ("producer", &kafka.producer), ("consumer", &kafka.consumer)]
+    {
+        for name in properties.keys().filter(|name| RESERVED_PROPERTIES.contains(&name.as_str())) {
+            let ours = match name.as_str() {
+                "bootstrap.servers" | "metadata.broker.list" => "; use kafka.brokers",
+                "group.id" => "; use kafka.group",
+                "message.max.bytes" => "; use kafka.message_bytes_max",
+                _ => ", which its promises rest on",
+            };
+            problems.push(Problem::new(format!("kafka.{section}.{name}"), format!("is set by Sluice{ours}")));
+        }
+    }
+}
+
+fn telemetry(config: &Config, problems: &mut Vec<Problem>) {
+    const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+    let log = config.telemetry.log.as_str();
+    let expected = "expected a level (error, warn, info, debug, trace, off) or directives such as \
+                    `info,sluice::relay=debug`";
+    // A bare word would pass as the name of a target and silence everything else.
+    let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
+    let bare = log.split(',').map(str::trim).find(|part| !part.contains(['=', '[']) && !is_level(part));
+    if let Some(word) = bare {
+        let hint = nearest(word, LEVELS.into_iter());
+        problems.push(Problem::new("telemetry.log", format!("`{word}` is no level: {expected}{hint}")));
+    } else if let Err(error) = EnvFilter::try_new(log) {
+        problems.push(Problem::new("telemetry.log", format!("{error}: {expected}")));
+    }
+}
+
+#[cfg(test)]
+mod tests;

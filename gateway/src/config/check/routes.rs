@@ -1,0 +1,166 @@
+//! Routes: paths, topics, keys, plugins and the replies that make a verdict.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::nearest;
+use crate::config::{Config, Problem, RouteReplies};
+
+/// Plugins that are part of the program.
+pub const BUNDLED_PLUGINS: [&str; 2] = ["order-rules", "customer-enricher"];
+
+/// Paths of the public listener that are no routes.
+const RESERVED_PATHS: [&str; 2] = ["/openapi.json", "/asyncapi.json"];
+
+/// Kafka's limit.
+const TOPIC_BYTES_MAX: usize = 249;
+
+const PLUGIN_NAME_BYTES_MAX: usize = 64;
+
+pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
+    if config.route.is_empty() {
+        problems.push(Problem::new("route", "there is no route: nothing could be posted"));
+    }
+    for (at, route) in config.route.iter().enumerate() {
+        let key = |name: &str| format!("route[{at}].{name}");
+        let mut report = |name: &str, reason: Option<String>| {
+            problems.extend(reason.map(|reason| Problem::new(key(name), reason)));
+        };
+        report("path", path(&route.path));
+        report("topic", topic(&route.topic));
+        report("key", pointer(&route.key));
+        report("outcomes", route.outcomes.as_deref().and_then(topic));
+        let event_type = &route.event_type;
+        let is_type = !event_type.is_empty() && !event_type.contains(char::is_control);
+        report("type", (!is_type).then(|| "must be a text without control characters".to_owned()));
+        if let Some(expected) = &route.replies {
+            report("replies.topic", topic(&expected.topic));
+            for (name, reason) in replies(expected) {
+                report(name, Some(reason));
+            }
+        }
+    }
+    paths(config, problems);
+    topics(config, problems);
+    plugins(config, problems);
+}
+
+fn path(path: &str) -> Option<String> {
+    let is_char = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '~' | '-');
+    let is_segment =
+        |segment: &str| !segment.is_empty() && !matches!(segment, "." | "..") && segment.chars().all(is_char);
+    if RESERVED_PATHS.contains(&path) {
+        return Some(format!("`{path}` is taken by Sluice itself"));
+    }
+    match path.strip_prefix('/') {
+        Some(rest) if rest.split('/').all(is_segment) => None,
+        _ => Some(format!(
+            "`{path}` is no path: expected `/` and segments of letters, digits, `.`, `_`, `~`, `-`, such as /orders"
+        )),
+    }
+}
+
+fn topic(topic: &str) -> Option<String> {
+    let is_char = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let is_topic =
+        (1..=TOPIC_BYTES_MAX).contains(&topic.len()) && topic.chars().all(is_char) && !matches!(topic, "." | "..");
+    (!is_topic)
+        .then(|| format!("`{topic}` is no topic: Kafka takes 1 to {TOPIC_BYTES_MAX} letters, digits, `.`, `_`, `-`"))
+}
+
+/// RFC 6901; the empty pointer means that each order is its own key.
+fn pointer(pointer: &str) -> Option<String> {
+    let escapes = pointer.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
+    let is_pointer = pointer.is_empty() || (pointer.starts_with('/') && escapes);
+    (!is_pointer).then(|| format!("`{pointer}` is no JSON Pointer: expected one such as /customerId or /customer/id"))
+}
+
+fn replies(replies: &RouteReplies) -> Vec<(&'static str, String)> {
+    let mut found = Vec::new();
+    if replies.all_of.is_empty() {
+        found
+            .push(("replies.all_of", "must name at least one type: without it no order could be VALIDATED".to_owned()));
+    }
+    let mut seen = BTreeSet::new();
+    for (name, kinds) in [("replies.all_of", &replies.all_of), ("replies.any_of_rejects", &replies.any_of_rejects)] {
+        for kind in kinds {
+            if kind.is_empty() {
+                found.push((name, "has an empty type".to_owned()));
+            } else if !seen.insert(kind) {
+                found.push((name, format!("`{kind}` is named twice: a reply says either yes or no")));
+            }
+        }
+    }
+    if replies.deadline.0 == Duration::ZERO {
+        found.push(("replies.deadline", "must be longer than nothing".to_owned()));
+    }
+    found
+}
+
+/// No path is another's, or lies where another's orders lie (`/orders/…`).
+fn paths(config: &Config, problems: &mut Vec<Problem>) {
+    for (at, route) in config.route.iter().enumerate() {
+        for (other_at, other) in config.route.iter().enumerate().filter(|(other_at, _)| *other_at != at) {
+            let related = format!("route[{other_at}].path");
+            let reason = match route.path.strip_prefix(other.path.as_str()) {
+                Some("") if other_at < at => format!("`{}` is the path of route[{other_at}] too", route.path),
+                Some(rest) if rest.starts_with('/') => {
+                    format!("`{}` lies below `{}`, where that route's orders are read", route.path, other.path)
+                }
+                _ => continue,
+            };
+            problems.push(Problem::new(format!("route[{at}].path"), reason).with(&[&related]));
+        }
+    }
+}
+
+/// What goes out never comes in as a reply, and orders and outcomes do not mix.
+fn topics(config: &Config, problems: &mut Vec<Problem>) {
+    let routes = || config.route.iter().enumerate();
+    let orders: Vec<_> = routes().map(|(at, route)| (format!("route[{at}].topic"), &route.topic)).collect();
+    let outcomes: Vec<_> =
+        routes().filter_map(|(at, route)| Some((format!("route[{at}].outcomes"), route.outcomes.as_ref()?))).collect();
+    let replies: Vec<_> = routes()
+        .filter_map(|(at, route)| Some((format!("route[{at}].replies.topic"), &route.replies.as_ref()?.topic)))
+        .collect();
+    let mut apart = |group: &[(String, &String)], others: &[(String, &String)], why: &str| {
+        for (key, topic) in group {
+            if let Some((other, _)) = others.iter().find(|(_, other)| other == topic) {
+                let reason = format!("`{topic}` is {other} too: {why}");
+                problems.push(Problem::new(key.clone(), reason).with(&[other]));
+            }
+        }
+    };
+    apart(&outcomes, &orders, "orders and outcomes need topics of their own");
+    apart(&replies, &orders, "Sluice would read its own records as replies");
+    apart(&replies, &outcomes, "Sluice would read its own records as replies");
+}
+
+fn plugins(config: &Config, problems: &mut Vec<Problem>) {
+    let missing = |name: &str| {
+        let is_char = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+        if name.is_empty() || name.len() > PLUGIN_NAME_BYTES_MAX || !name.chars().all(is_char) {
+            return Some(format!("`{name}` is no plugin name: expected letters, digits, `-`, `_`"));
+        }
+        let file = config.plugins.dir.join(format!("{name}.wasm"));
+        let is_there = BUNDLED_PLUGINS.contains(&name) || file.is_file();
+        let hint = nearest(name, BUNDLED_PLUGINS.into_iter());
+        (!is_there)
+            .then(|| format!("there is no plugin `{name}`: it is not bundled, and {} is no file{hint}", file.display()))
+    };
+    for (at, route) in config.route.iter().enumerate() {
+        for (place, name) in route.plugins.iter().enumerate() {
+            let key = format!("route[{at}].plugins");
+            if let Some(reason) = missing(name) {
+                problems.push(Problem::new(key, reason).with(&["plugins.dir"]));
+            } else if route.plugins[..place].contains(name) {
+                problems.push(Problem::new(key, format!("`{name}` is named twice")));
+            }
+        }
+    }
+    for name in config.plugins.config.keys() {
+        if let Some(reason) = missing(name) {
+            problems.push(Problem::new(format!("plugins.config.{name}"), reason).with(&["plugins.dir"]));
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! Sluice: orders in over REST, through WebAssembly plugins, out on Kafka, nothing lost.
+//!
+//! ```text
+//! POST → http → intake → outbox ─(entries)→ relay → plugin
+//!                          │                  └─(records)→ publisher → Kafka
+//! GET, SSE ← http ← status ←┴─(history)─ replies ← subscriber ← Kafka
+//! ```
+//!
+//! Modules stand in the order of the layers: words, ground, doors, flows, edge, root. See `ARCHITECTURE.md`.
+
+pub mod clock;
+pub mod dead;
+pub mod entry;
+pub mod order;
+pub mod record;
+pub mod reply;
+pub mod retry;
+pub mod route;
+
+pub mod config;
+pub mod lifecycle;
+pub mod telemetry;
+
