@@ -21,3 +21,5 @@ pub mod config;
 pub mod lifecycle;
 pub mod telemetry;
 
+pub mod plugin;
+

@@ -1,0 +1,268 @@
+//! Runs chains of plugins on orders and says what they decided.
+//!
+//! A batch of orders goes to one plugin thread, there through the chain: each plugin sees the orders as patched by those
+//! before it, all orders of the batch in one call, in an instance made for that call. The first reject, retry-later
+//! or fault ends the chain for its order.
+//!
+//! # Guarantees
+//!
+//! - **Nothing survives a call**: not memory, not globals. What a plugin answers cannot depend on other batches.
+//! - **A fault is its own order's.** After a trap or a limit the instance is dropped and the batch is judged again in
+//!   halves, on fresh instances, until the orders at fault stand alone; the others get their decisions.
+//! - **No plugin runs on a thread of the runtime**, blocks one, or can end the process.
+//! - **Limits are on CPU time**, memory, output and log, so a busy machine does not fault innocent plugins.
+//!
+//! # Not here
+//!
+//! What is made of a decision (`relay`), how patches are applied (`order::patch`).
+
+mod call;
+mod chain;
+mod engine;
+mod limits;
+mod load;
+mod pool;
+mod verdict;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{RwLock, oneshot};
+
+use crate::clock::Timestamp;
+use crate::config::PluginsConfig;
+use crate::order::patch::PatchOp;
+use crate::order::{OrderId, Problem};
+use crate::telemetry::metrics::Metrics;
+
+pub use load::PluginError;
+
+use limits::Limits;
+use load::Loaded;
+use pool::{Job, Permit, Pool};
+
+/// The plugins that the gateway brings along, by name, as components.
+#[must_use]
+pub fn bundled() -> Vec<(&'static str, &'static [u8])> {
+    vec![
+        ("order-rules", include_bytes!(concat!(env!("OUT_DIR"), "/order-rules.wasm"))),
+        ("customer-enricher", include_bytes!(concat!(env!("OUT_DIR"), "/customer-enricher.wasm"))),
+    ]
+}
+
+/// A plugin to load.
+#[derive(Debug, Clone)]
+pub struct PluginSource {
+    pub name: String,
+    pub origin: PluginOrigin,
+    /// The WebAssembly component.
+    pub component: Bytes,
+    /// What it is configured with: one JSON object.
+    pub config_json: Vec<u8>,
+}
+
+/// Where a plugin comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PluginOrigin {
+    Bundled,
+    File(PathBuf),
+}
+
+/// A plugin that is loaded.
+#[derive(Debug, Clone)]
+pub struct PluginInfo {
+    pub name: Arc<str>,
+    /// SHA-256 of the component, as `sha256:` and hexadecimal digits.
+    pub digest: Arc<str>,
+    pub origin: PluginOrigin,
+    /// Size of the component.
+    pub bytes: usize,
+}
+
+/// An order to judge.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    pub order_id: OrderId,
+    /// Path of its route.
+    pub route: Arc<str>,
+    /// `CloudEvents` type of the order's record.
+    pub event_type: Arc<str>,
+    /// When it was accepted.
+    pub received: Timestamp,
+    /// Counts its judgements, from 1.
+    pub attempt: u32,
+    /// Trace context, or empty.
+    pub traceparent: Arc<str>,
+    /// The order: one JSON object.
+    pub body: Bytes,
+}
+
+/// What a chain made of an order.
+#[derive(Debug, Clone)]
+pub struct Judgement {
+    /// The plugins that were asked, in sequence.
+    pub runs: Vec<PluginRun>,
+    pub decision: Decision,
+}
+
+/// One plugin's part in a judgement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PluginRun {
+    pub name: Arc<str>,
+    pub digest: Arc<str>,
+    /// `accept`, `enrich`, `reject`, `retry-later` or `fault`.
+    pub verdict: &'static str,
+    /// The order's share of the call's wall time.
+    pub micros: u64,
+}
+
+/// What becomes of an order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// It may go out.
+    Pass {
+        patch: Vec<PatchOp>,
+        /// As enriched; the same bytes as given if there is no patch.
+        body: Bytes,
+        /// Headers for its record, each name once.
+        headers: Vec<(String, String)>,
+    },
+    /// Refused for good. At least one problem.
+    Reject(Vec<Problem>),
+    /// To be judged again, not before `after` has passed.
+    Later { plugin: Arc<str>, reason: String, after: Duration },
+    /// A plugin failed on it.
+    Fault { plugin: Arc<str>, kind: FaultKind, detail: String },
+}
+
+/// How a plugin failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultKind {
+    /// It stopped by itself: a panic, a stack overflow, an access out of bounds.
+    Trap,
+    /// More CPU or wall time than granted.
+    Time,
+    /// More memory than granted.
+    Memory,
+    /// A longer answer than granted.
+    Output,
+    /// An answer that the contract does not allow.
+    Contract,
+    /// It said so itself.
+    Reported,
+    /// It is not loaded.
+    Absent,
+}
+
+impl FaultKind {
+    /// The word for metrics and for the order's status.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Trap => "trap",
+            Self::Time => "time",
+            Self::Memory => "memory",
+            Self::Output => "output",
+            Self::Contract => "contract",
+            Self::Reported => "reported",
+            Self::Absent => "absent",
+        }
+    }
+}
+
+/// The loaded plugins and the threads they run on. Cheap to clone; the threads end with the last clone.
+#[derive(Debug, Clone)]
+pub struct PluginHost {
+    plugins: Arc<[Arc<Loaded>]>,
+    pool: Arc<Pool>,
+    limits: Arc<Limits>,
+    /// Held for reading by each call, for writing by one that is to be alone.
+    calls: Arc<RwLock<()>>,
+}
+
+impl PluginHost {
+    /// Compiles the plugins, checks them against the contract and configures each once.
+    ///
+    /// # Errors
+    ///
+    /// The first plugin that cannot be used: what it is and what was expected.
+    pub fn start(
+        limits: &PluginsConfig,
+        sources: Vec<PluginSource>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, PluginError> {
+        let limits = Arc::new(Limits::new(limits));
+        let engine = engine::Runtime::start(limits.threads).map_err(|source| PluginError::Engine { source })?;
+        let plugins = load::load(&engine, &limits, sources)?;
+        let pool = Pool::start(engine, Arc::clone(&limits), metrics)
+            .map_err(|source| PluginError::Engine { source: source.into() })?;
+        Ok(Self { plugins: plugins.into(), pool: Arc::new(pool), limits, calls: Arc::default() })
+    }
+
+    /// Runs a chain on each candidate. Result *i* belongs to candidate *i*; what fails is a decision too.
+    pub async fn judge(&self, chain: &[String], batch: Vec<Candidate>) -> Vec<Judgement> {
+        let mut judgements = Vec::with_capacity(batch.len());
+        let mut running = Vec::new();
+        for part in self.limits.cut(batch) {
+            let guard = Arc::clone(&self.calls).read_owned().await;
+            running.push(self.submit(chain, part, Permit::Shared(guard)).await);
+        }
+        for part in running {
+            judgements.extend(part.finish().await);
+        }
+        judgements
+    }
+
+    /// Runs a chain on one candidate while no other call is under way, for orders that are suspected of a crash.
+    pub async fn judge_alone(&self, chain: &[String], candidate: Candidate) -> Judgement {
+        let alone = Arc::clone(&self.calls).write_owned().await;
+        self.submit(chain, vec![candidate], Permit::Alone(alone)).await.finish().await.remove(0)
+    }
+
+    /// What is loaded.
+    #[must_use]
+    pub fn plugins(&self) -> Vec<PluginInfo> {
+        self.plugins.iter().map(|plugin| plugin.info.clone()).collect()
+    }
+
+    async fn submit(&self, chain: &[String], orders: Vec<Candidate>, permit: Permit) -> Running {
+        let links: Vec<_> = chain.iter().map(|name| self.link(name)).collect();
+        let first = chain.first().map_or_else(|| Arc::from(""), |name| Arc::from(name.as_str()));
+        let count = orders.len();
+        let (sender, receiver) = oneshot::channel();
+        self.pool.submit(Job { chain: links, orders, answer: sender, permit }).await;
+        Running { count, first, receiver }
+    }
+
+    fn link(&self, name: &str) -> chain::Link {
+        match self.plugins.iter().find(|plugin| *plugin.info.name == *name) {
+            Some(plugin) => chain::Link::Loaded(Arc::clone(plugin)),
+            None => chain::Link::Absent(name.into()),
+        }
+    }
+}
+
+/// A part of a batch that is being judged.
+struct Running {
+    count: usize,
+    /// The first plugin of the chain, to blame if no answer comes.
+    first: Arc<str>,
+    receiver: oneshot::Receiver<Vec<Judgement>>,
+}
+
+impl Running {
+    async fn finish(self) -> Vec<Judgement> {
+        if let Ok(judgements) = self.receiver.await {
+            return judgements;
+        }
+        // The thread dropped the job: a panic in this program, which it has logged.
+        let detail = "the gateway failed while it ran the plugin".to_owned();
+        let decision = Decision::Fault { plugin: self.first, kind: FaultKind::Trap, detail };
+        vec![Judgement { runs: Vec::new(), decision }; self.count]
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,216 @@
+//! One call of one plugin: instantiate, configure, process, and say what went wrong.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use tracing::{debug, error, info, warn};
+use wasmtime::{Store, Trap, UpdateDeadline};
+
+use super::FaultKind;
+use super::engine::Runtime;
+use super::limits::{Budget, Limits, Memory, MemoryIsUp, TimeIsUp};
+use super::load::Loaded;
+
+/// What the contract says, as generated.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated code")]
+pub(super) mod bindings {
+    wasmtime::component::bindgen!({
+        path: "../plugin-sdk/wit/1.0.0",
+        world: "validator",
+        ownership: Borrowing { duplicate_if_necessary: false },
+    });
+}
+
+use bindings::sluice::plugin::log::Level;
+pub(super) use bindings::sluice::plugin::types::{Event, Outcome, PatchOp, Verdict};
+
+/// What wasmtime says where an answer is longer than `set_hostcall_fuel` allows; it has no type for it.
+const OUTPUT_EXHAUSTED: &str = "fuel allocated for hostcalls has been exhausted";
+
+/// One plugin and what a call of it needs.
+#[derive(Clone, Copy)]
+pub(super) struct Call<'host> {
+    pub(super) runtime: &'host Runtime,
+    pub(super) limits: &'host Limits,
+    pub(super) plugin: &'host Loaded,
+}
+
+/// Why a call gave no outcomes.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Fault {
+        kind: FaultKind,
+        detail: String,
+    },
+    /// The plugin says that its configuration is wrong.
+    Refused(Vec<String>),
+}
+
+impl Failure {
+    pub(super) fn contract(detail: String) -> Self {
+        Self::Fault { kind: FaultKind::Contract, detail }
+    }
+}
+
+impl Call<'_> {
+    /// Configures an instance and drops it.
+    pub(super) fn configure(self) -> Result<(), Failure> {
+        self.guarded(1, 0, |_, _| Ok(()))
+    }
+
+    /// Has a batch processed in a fresh instance. Outcome *i* belongs to event *i*.
+    pub(super) fn process(self, events: &[Event<'_>]) -> Result<Vec<Outcome>, Failure> {
+        let bytes = events.iter().map(|event| event.body.len()).sum();
+        let outcomes = self.guarded(events.len(), bytes, |instance, store| {
+            instance.sluice_plugin_processor().call_process(store, events)
+        })?;
+        in_sequence(outcomes, events.len())
+    }
+
+    /// Runs something in a fresh, configured instance. The instance is gone afterwards, whatever happened.
+    fn guarded<T>(
+        self,
+        orders: usize,
+        bytes: usize,
+        run: impl FnOnce(&bindings::Validator, &mut Store<Host>) -> wasmtime::Result<T>,
+    ) -> Result<T, Failure> {
+        let _calling = self.runtime.calling();
+        // A panic in a host function unwinds through the instance, which is dropped with its store.
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            let mut store = self.store(orders, bytes);
+            let instance = self.plugin.pre.instantiate(&mut store)?;
+            let configured = instance.sluice_plugin_lifecycle().call_configure(&mut store, &self.plugin.config_json)?;
+            let done = match configured {
+                Ok(()) => Ok(run(&instance, &mut store)?),
+                Err(problems) => Err(problems.into_iter().map(|problem| {
+                    let place = problem.pointer.map_or_else(String::new, |pointer| format!("{pointer}: "));
+                    format!("{place}{}", problem.detail.unwrap_or(problem.title))
+                })),
+            };
+            store.data_mut().finish_log();
+            Ok::<_, wasmtime::Error>(done)
+        }));
+        match done {
+            Ok(Ok(Ok(done))) => Ok(done),
+            Ok(Ok(Err(problems))) => Err(Failure::Refused(problems.collect())),
+            Ok(Err(error)) => Err(classify(&error)),
+            Err(_) => {
+                let detail = "the gateway failed while it ran the plugin".to_owned();
+                Err(Failure::Fault { kind: FaultKind::Trap, detail })
+            }
+        }
+    }
+
+    fn store(self, orders: usize, bytes: usize) -> Store<Host> {
+        let lines_left = self.limits.log_lines_per_order_max.saturating_mul(orders);
+        let host = Host {
+            plugin: Arc::clone(&self.plugin.info.name),
+            memory: Memory::new(self.limits.memory_bytes_max),
+            budget: self.limits.budget(orders, bytes),
+            lines_left,
+            lines_dropped: 0,
+            line_bytes_max: self.limits.log_line_bytes_max,
+        };
+        let mut store = Store::new(&self.runtime.engine, host);
+        store.limiter(|host| &mut host.memory);
+        store.set_hostcall_fuel(self.limits.output_bytes_max);
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(|context| {
+            context.data().budget.check().map_err(wasmtime::Error::new)?;
+            Ok(UpdateDeadline::Continue(1))
+        });
+        store
+    }
+}
+
+/// What belongs to one instance.
+pub(super) struct Host {
+    plugin: Arc<str>,
+    memory: Memory,
+    budget: Budget,
+    lines_left: usize,
+    lines_dropped: usize,
+    line_bytes_max: usize,
+}
+
+impl bindings::sluice::plugin::types::Host for Host {}
+
+impl bindings::sluice::plugin::log::Host for Host {
+    fn write(&mut self, level: Level, message: String) {
+        if self.lines_left == 0 {
+            self.lines_dropped += 1;
+            return;
+        }
+        self.lines_left -= 1;
+        let line = printable(&message, self.line_bytes_max);
+        let plugin = &*self.plugin;
+        match level {
+            Level::Debug => debug!(plugin.name = plugin, "{line}"),
+            Level::Info => info!(plugin.name = plugin, "{line}"),
+            Level::Warn => warn!(plugin.name = plugin, "{line}"),
+            Level::Error => error!(plugin.name = plugin, "{line}"),
+        }
+    }
+}
+
+impl Host {
+    fn finish_log(&self) {
+        if self.lines_dropped > 0 {
+            warn!(plugin.name = &*self.plugin, dropped = self.lines_dropped, "the plugin logs too much");
+        }
+    }
+}
+
+/// A line without control characters, cut where it is long.
+fn printable(message: &str, bytes_max: usize) -> String {
+    let cut = message.floor_char_boundary(bytes_max);
+    let mut line = String::with_capacity(cut);
+    for character in message[..cut].chars() {
+        if character.is_control() { line.extend(character.escape_default()) } else { line.push(character) }
+    }
+    if cut < message.len() {
+        line.push('…');
+    }
+    line
+}
+
+/// Puts outcomes into the sequence of their events.
+fn in_sequence(outcomes: Vec<Outcome>, count: usize) -> Result<Vec<Outcome>, Failure> {
+    if outcomes.len() != count {
+        return Err(Failure::contract(format!("it gave {} outcomes for {count} orders", outcomes.len())));
+    }
+    let is_ready = outcomes.iter().enumerate().all(|(position, outcome)| u32::try_from(position) == Ok(outcome.seq));
+    if is_ready {
+        return Ok(outcomes);
+    }
+    let mut places: Vec<Option<Outcome>> = Vec::new();
+    places.resize_with(count, || None);
+    for outcome in outcomes {
+        let seq = outcome.seq;
+        let place = usize::try_from(seq).ok().and_then(|seq| places.get_mut(seq));
+        let place = place.ok_or_else(|| Failure::contract(format!("it answered for the unknown seq {seq}")))?;
+        if place.replace(outcome).is_some() {
+            return Err(Failure::contract(format!("it answered twice for seq {seq}")));
+        }
+    }
+    // As many outcomes as places, none of them twice: each place has its own.
+    Ok(places.into_iter().flatten().collect())
+}
+
+fn classify(error: &wasmtime::Error) -> Failure {
+    let (kind, detail) = if let Some(up) = error.downcast_ref::<TimeIsUp>() {
+        (FaultKind::Time, up.to_string())
+    } else if let Some(up) = error.downcast_ref::<MemoryIsUp>() {
+        (FaultKind::Memory, up.to_string())
+    } else if let Some(trap) = error.downcast_ref::<Trap>() {
+        (FaultKind::Trap, trap.to_string())
+    } else {
+        let root = error.root_cause().to_string();
+        if root.contains(OUTPUT_EXHAUSTED) {
+            (FaultKind::Output, "it answered with more data than it may".to_owned())
+        } else {
+            (FaultKind::Trap, root)
+        }
+    };
+    Failure::Fault { kind, detail }
+}

@@ -1,0 +1,183 @@
+//! Runs a chain of plugins on a batch, on the present thread.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::call::{Call, Event, Failure};
+use super::engine::Runtime;
+use super::limits::Limits;
+use super::load::Loaded;
+use super::verdict::{self, Answer};
+use super::{Candidate, Decision, FaultKind, Judgement, PluginRun};
+use crate::order::patch::{self, PatchError, PatchOp};
+use crate::telemetry::metrics::{FaultLabels, Metrics, NameLabel, PluginLabels};
+
+/// A plugin of a chain.
+pub(super) enum Link {
+    Loaded(Arc<Loaded>),
+    Absent(Arc<str>),
+}
+
+/// What running a chain needs.
+pub(super) struct Chain<'host> {
+    pub(super) runtime: &'host Runtime,
+    pub(super) limits: &'host Limits,
+    pub(super) metrics: &'host Metrics,
+}
+
+/// An order on its way through the chain.
+struct Order {
+    candidate: Candidate,
+    id: String,
+    received: String,
+    /// As patched so far.
+    body: Bytes,
+    patch: Vec<PatchOp>,
+    headers: Vec<(String, String)>,
+    runs: Vec<PluginRun>,
+    end: Option<Decision>,
+}
+
+impl Chain<'_> {
+    /// Judges orders. Result *i* belongs to order *i*.
+    pub(super) fn run(&self, links: &[Link], orders: Vec<Candidate>) -> Vec<Judgement> {
+        let mut orders: Vec<_> = orders.into_iter().map(Order::new).collect();
+        for link in links {
+            let mut open: Vec<&mut Order> = orders.iter_mut().filter(|order| order.end.is_none()).collect();
+            match link {
+                _ if open.is_empty() => break,
+                Link::Loaded(plugin) => self.ask(plugin, &mut open),
+                Link::Absent(name) => {
+                    for order in open {
+                        let detail = "no plugin of this name is loaded".to_owned();
+                        let plugin = Arc::clone(name);
+                        order.end = Some(Decision::Fault { plugin, kind: FaultKind::Absent, detail });
+                    }
+                }
+            }
+        }
+        orders.into_iter().map(Order::finish).collect()
+    }
+
+    /// Asks one plugin about orders; after a fault again in halves, until those at fault stand alone.
+    fn ask(&self, plugin: &Loaded, orders: &mut [&mut Order]) {
+        let start = Instant::now();
+        let attrs: Vec<_> = orders.iter().map(|order| order.attrs()).collect();
+        let events: Vec<_> =
+            orders.iter().zip(&attrs).zip(0..).map(|((order, attrs), seq)| order.event(seq, attrs)).collect();
+        let call = Call { runtime: self.runtime, limits: self.limits, plugin };
+        let outcomes = call.process(&events);
+        let taken = start.elapsed();
+        let name = &plugin.info.name;
+        let label = NameLabel { plugin: name.to_string() };
+        self.metrics.plugin_call_seconds.get_or_create(&label).observe(taken.as_secs_f64());
+        let answers: Vec<_> = match outcomes {
+            Ok(outcomes) => outcomes.into_iter().map(|outcome| verdict::read(outcome, name, self.limits)).collect(),
+            Err(_) if orders.len() > 1 => {
+                let (left, right) = orders.split_at_mut(orders.len() / 2);
+                self.ask(plugin, left);
+                self.ask(plugin, right);
+                return;
+            }
+            Err(Failure::Fault { kind, detail }) => vec![Answer::fault(name, kind, detail)],
+            Err(Failure::Refused(problems)) => {
+                let detail = format!("it refused its configuration: {}", problems.join("; "));
+                vec![Answer::fault(name, FaultKind::Reported, detail)]
+            }
+        };
+        let share = taken.as_micros() / orders.len().max(1) as u128;
+        let micros = u64::try_from(share).unwrap_or(u64::MAX);
+        let mut counts: Vec<(&'static str, u64)> = Vec::new();
+        for (order, answer) in orders.iter_mut().zip(answers) {
+            let word = order.take(plugin, answer, micros);
+            match counts.iter_mut().find(|(own, _)| *own == word) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((word, 1)),
+            }
+            if let Some(Decision::Fault { kind, .. }) = &order.end {
+                let labels = FaultLabels { plugin: name.to_string(), kind: kind.as_str() };
+                self.metrics.plugin_faults.get_or_create(&labels).inc();
+            }
+        }
+        for (verdict, count) in counts {
+            let labels = PluginLabels { plugin: name.to_string(), verdict };
+            self.metrics.plugin_orders.get_or_create(&labels).inc_by(count);
+        }
+    }
+}
+
+impl Order {
+    fn new(candidate: Candidate) -> Self {
+        Self {
+            id: candidate.order_id.to_string(),
+            received: candidate.received.to_string(),
+            body: candidate.body.clone(),
+            patch: Vec::new(),
+            headers: Vec::new(),
+            runs: Vec::new(),
+            end: None,
+            candidate,
+        }
+    }
+
+    fn attrs(&self) -> Vec<(&str, &str)> {
+        if self.candidate.traceparent.is_empty() {
+            Vec::new()
+        } else {
+            vec![("traceparent", &self.candidate.traceparent)]
+        }
+    }
+
+    fn event<'event>(&'event self, seq: u32, attrs: &'event [(&'event str, &'event str)]) -> Event<'event> {
+        Event {
+            seq,
+            id: &self.id,
+            route: &self.candidate.route,
+            kind: &self.candidate.event_type,
+            received: &self.received,
+            attempt: self.candidate.attempt,
+            attrs,
+            body: &self.body,
+        }
+    }
+
+    fn patched(&self, patch: &[PatchOp]) -> Result<Bytes, PatchError> {
+        if patch.is_empty() { Ok(self.body.clone()) } else { patch::apply(&self.body, patch) }
+    }
+
+    /// Takes a plugin's answer in and returns its word. A patch that does not fit is the plugin's fault.
+    fn take(&mut self, plugin: &Loaded, answer: Answer, micros: u64) -> &'static str {
+        let name = &plugin.info.name;
+        let answer = match answer {
+            Answer::GoesOn { patch, headers } => match self.patched(&patch) {
+                Ok(body) => {
+                    self.body = body;
+                    Answer::GoesOn { patch, headers }
+                }
+                Err(error) => Answer::fault(name, FaultKind::Contract, error.to_string()),
+            },
+            answer @ Answer::Ends(_) => answer,
+        };
+        let word = answer.word();
+        let digest = Arc::clone(&plugin.info.digest);
+        self.runs.push(PluginRun { name: Arc::clone(name), digest, verdict: word, micros });
+        match answer {
+            Answer::GoesOn { patch, headers } => {
+                self.patch.extend(patch);
+                for (name, value) in headers {
+                    self.headers.retain(|(own, _)| !own.eq_ignore_ascii_case(&name));
+                    self.headers.push((name, value));
+                }
+            }
+            Answer::Ends(decision) => self.end = Some(decision),
+        }
+        word
+    }
+
+    fn finish(self) -> Judgement {
+        let pass = Decision::Pass { patch: self.patch, body: self.body, headers: self.headers };
+        Judgement { runs: self.runs, decision: self.end.unwrap_or(pass) }
+    }
+}

@@ -1,0 +1,176 @@
+//! What a call may use: numbers in, errors out.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+use wasmtime::ResourceLimiter;
+
+use super::Candidate;
+use crate::config::PluginsConfig;
+
+/// CPU time granted for each byte of an order, besides that for each order: an order of 1 MiB gets 105 ms more.
+const TIME_PER_BYTE: Duration = Duration::from_nanos(100);
+
+/// Most elements of all tables of an instance together.
+const TABLE_ELEMENTS_MAX: usize = 100_000;
+
+/// The limits that each call runs under.
+#[derive(Debug, Clone)]
+pub(super) struct Limits {
+    /// Number of plugin threads.
+    pub(super) threads: usize,
+    batch_orders_max: usize,
+    batch_bytes_max: usize,
+    pub(super) file_bytes_max: usize,
+    pub(super) memory_bytes_max: usize,
+    time_per_order: Duration,
+    time_per_batch_min: Duration,
+    time_per_batch_max: Duration,
+    wall_per_batch_max: Duration,
+    pub(super) output_bytes_max: usize,
+    pub(super) patch_operations_max: usize,
+    pub(super) patch_bytes_max: usize,
+    pub(super) problems_max: usize,
+    pub(super) log_lines_per_order_max: usize,
+    pub(super) log_line_bytes_max: usize,
+}
+
+impl Limits {
+    pub(super) fn new(config: &PluginsConfig) -> Self {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            threads: if config.threads == 0 { cores() } else { config.threads },
+            batch_orders_max: config.batch_orders_max.max(1),
+            batch_bytes_max: config.batch_bytes_max.0,
+            file_bytes_max: config.file_bytes_max.0,
+            memory_bytes_max: config.memory_bytes_max.0,
+            time_per_order: config.time_per_order.0,
+            time_per_batch_min: config.time_per_batch_min.0,
+            time_per_batch_max: config.time_per_batch_max.0.max(config.time_per_batch_min.0),
+            wall_per_batch_max: config.wall_per_batch_max.0,
+            output_bytes_max: config.output_bytes_max.0,
+            patch_operations_max: config.patch_operations_max,
+            patch_bytes_max: config.patch_bytes_max.0,
+            problems_max: config.problems_max.max(1),
+            log_lines_per_order_max: config.log_lines_per_order_max,
+            log_line_bytes_max: config.log_line_bytes_max.0,
+        }
+    }
+
+    /// Cuts a batch by number and bytes; an order above the bytes stands alone.
+    pub(super) fn cut(&self, batch: Vec<Candidate>) -> Vec<Vec<Candidate>> {
+        let mut parts: Vec<Vec<Candidate>> = Vec::new();
+        let mut bytes = 0;
+        for candidate in batch {
+            bytes += candidate.body.len();
+            match parts.last_mut() {
+                Some(part) if part.len() < self.batch_orders_max && bytes <= self.batch_bytes_max => {
+                    part.push(candidate);
+                }
+                _ => {
+                    bytes = candidate.body.len();
+                    parts.push(vec![candidate]);
+                }
+            }
+        }
+        parts
+    }
+
+    /// The time for a call with so many orders of so many bytes, counted from now on this thread.
+    pub(super) fn budget(&self, orders: usize, bytes: usize) -> Budget {
+        let times = |span: Duration, count: usize| span.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX));
+        let cpu = times(self.time_per_order, orders).saturating_add(times(TIME_PER_BYTE, bytes));
+        let cpu = cpu.clamp(self.time_per_batch_min, self.time_per_batch_max);
+        Budget { cpu, cpu_start: thread_cpu_time(), wall: self.wall_per_batch_max, wall_start: Instant::now() }
+    }
+}
+
+/// The time that is left of a call.
+#[derive(Debug)]
+pub(super) struct Budget {
+    cpu: Duration,
+    cpu_start: Duration,
+    wall: Duration,
+    wall_start: Instant,
+}
+
+/// A call took longer than it may.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TimeIsUp {
+    #[error("it used more than {} ms of CPU time", .0.as_millis())]
+    Cpu(Duration),
+    #[error("it took longer than {} ms", .0.as_millis())]
+    Wall(Duration),
+}
+
+impl Budget {
+    /// Whether the call may go on. To be asked on the call's own thread.
+    pub(super) fn check(&self) -> Result<(), TimeIsUp> {
+        if thread_cpu_time().saturating_sub(self.cpu_start) > self.cpu {
+            return Err(TimeIsUp::Cpu(self.cpu));
+        }
+        if self.wall_start.elapsed() > self.wall {
+            return Err(TimeIsUp::Wall(self.wall));
+        }
+        Ok(())
+    }
+}
+
+fn thread_cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// Counts the memories and tables of an instance together.
+#[derive(Debug)]
+pub(super) struct Memory {
+    bytes: usize,
+    bytes_max: usize,
+    elements: usize,
+}
+
+/// An instance asked for more memory than it may have.
+#[derive(Debug)]
+pub(super) enum MemoryIsUp {
+    Bytes(usize),
+    Elements,
+}
+
+impl fmt::Display for MemoryIsUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(max) => write!(f, "it asked for more than {max} bytes of memory"),
+            Self::Elements => write!(f, "it asked for more than {TABLE_ELEMENTS_MAX} table elements"),
+        }
+    }
+}
+
+impl std::error::Error for MemoryIsUp {}
+
+impl Memory {
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self { bytes: 0, bytes_max, elements: 0 }
+    }
+}
+
+impl ResourceLimiter for Memory {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let bytes = self.bytes.saturating_add(desired.saturating_sub(current));
+        if bytes > self.bytes_max {
+            return Err(wasmtime::Error::new(MemoryIsUp::Bytes(self.bytes_max)));
+        }
+        self.bytes = bytes;
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let elements = self.elements.saturating_add(desired.saturating_sub(current));
+        if elements > TABLE_ELEMENTS_MAX {
+            return Err(wasmtime::Error::new(MemoryIsUp::Elements));
+        }
+        self.elements = elements;
+        Ok(true)
+    }
+}
