@@ -21,5 +21,6 @@ pub mod config;
 pub mod lifecycle;
 pub mod telemetry;
 
+pub mod outbox;
 pub mod plugin;
 

@@ -1,0 +1,291 @@
+//! Tenures and what the owner of slots reads: entries, due orders, records, suspects.
+//!
+//! Differs from a shared database because a SQLite file has one node: the lock on the file stands for the lease, so a
+//! take-over is always of all slots and never waits. The epoch is raised and checked all the same.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rusqlite::{Connection, Row, params};
+
+use super::Lost;
+use super::writer::Tx;
+use crate::clock::Timestamp;
+use crate::entry::{Entry, EntryKind};
+use crate::order::{OrderId, Slot};
+use crate::record::Record;
+
+/// The right to carry a slot, and where its cursors stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tenure {
+    pub slot: Slot,
+    pub epoch: i64,
+    pub decide_cursor: i64,
+    /// Number of the last record in the slot's log.
+    pub last_record: i64,
+    pub publish_cursor: i64,
+    /// Set where the process died while this slot's pass was under way.
+    pub suspicion: Option<Suspicion>,
+}
+
+/// A slot whose entries may kill the process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suspicion {
+    pub deaths: u32,
+    /// The order that ran alone when the process died.
+    pub alone: Option<OrderId>,
+}
+
+/// An order that is due to be looked at again, or stands behind one that is.
+#[derive(Debug, Clone)]
+pub struct HeldOrder {
+    pub entry: Entry,
+    /// Since when it waits for a reason of its own; for one that was behind, since it was held at all.
+    pub since: Timestamp,
+    pub attempts: u32,
+    pub deaths: u32,
+}
+
+/// Raises every epoch. The cursors are read in a later statement than that (PROTOCOL O5).
+pub(super) fn take_over(tx: &mut Tx<'_>, owner: &str) -> rusqlite::Result<()> {
+    tx.execute("UPDATE slots SET owner = ?1, epoch = epoch + 1", [owner])?;
+    let died = tx.query_one("SELECT batch FROM begun WHERE is_open = 1", [], |row| row.get::<_, String>(0))?;
+    for (slot, number) in died.iter().flat_map(|batch| batch.split(',')).filter_map(parse_begun) {
+        tx.execute(
+            "INSERT INTO suspects (slot, at_number, deaths) VALUES (?1, ?2, 1)
+             ON CONFLICT (slot) DO UPDATE
+             SET deaths = CASE WHEN at_number = excluded.at_number THEN deaths + 1 ELSE 1 END,
+                 at_number = excluded.at_number",
+            params![slot, number],
+        )?;
+    }
+    tx.execute("UPDATE begun SET is_open = 0", [])?;
+    if died.is_some() {
+        // Whoever ran alone when the process died is the culprit: its own count rises.
+        tx.execute(
+            "UPDATE held SET deaths = deaths + 1 WHERE order_id IN (SELECT alone FROM suspects WHERE alone IS NOT NULL)",
+            [],
+        )?;
+        tx.execute("UPDATE suspects SET culprit = alone WHERE alone IS NOT NULL", [])?;
+    }
+    tx.execute("UPDATE suspects SET alone = NULL WHERE alone IS NOT NULL", [])?;
+    Ok(())
+}
+
+fn parse_begun(text: &str) -> Option<(i64, i64)> {
+    let (slot, number) = text.split_once(':')?;
+    Some((slot.parse().ok()?, number.parse().ok()?))
+}
+
+/// Reads the tenures as they are stored.
+pub(super) fn tenures(tx: &mut Tx<'_>) -> rusqlite::Result<Vec<Tenure>> {
+    tx.query_all(
+        "SELECT s.slot, s.epoch, d.number, d.last_record, p.number, x.deaths, x.culprit
+         FROM slots s JOIN decide_cursors d USING (slot) JOIN publish_cursors p USING (slot)
+         LEFT JOIN suspects x ON x.slot = s.slot AND x.at_number = d.number
+         ORDER BY s.slot",
+        [],
+        |row| {
+            let deaths: Option<u32> = row.get(5)?;
+            let alone = row.get(6)?;
+            Ok(Tenure {
+                slot: row.get(0)?,
+                epoch: row.get(1)?,
+                decide_cursor: row.get(2)?,
+                last_record: row.get(3)?,
+                publish_cursor: row.get(4)?,
+                suspicion: deaths.map(|deaths| Suspicion { deaths, alone }),
+            })
+        },
+    )
+}
+
+/// Names the pass under way, or the one order of it that runs alone; whoever was named before has survived.
+pub(super) fn begin(tx: &mut Tx<'_>, batch: &str, alone: Option<(Slot, i64, OrderId)>) -> rusqlite::Result<()> {
+    tx.execute("UPDATE begun SET batch = ?1, is_open = 1 WHERE id = 1", [batch])?;
+    tx.execute("UPDATE suspects SET alone = NULL WHERE alone IS NOT NULL", [])?;
+    if let Some((slot, number, id)) = alone {
+        tx.execute(
+            "INSERT INTO suspects (slot, at_number, deaths, alone) VALUES (?1, ?2, 0, ?3)
+             ON CONFLICT (slot) DO UPDATE SET alone = excluded.alone",
+            params![slot, number, id],
+        )?;
+    }
+    Ok(())
+}
+
+/// Moves the decide cursors of slots that had nothing to carry up to `to`, so that a restart need not read past it.
+pub(super) fn advance_idle(tx: &mut Tx<'_>, cursors: &[(Slot, i64, i64)], to: i64) -> rusqlite::Result<Vec<Lost>> {
+    let mut lost = Vec::new();
+    for (slot, epoch, from) in cursors {
+        let moved = tx.execute(
+            "UPDATE decide_cursors SET number = ?3
+             WHERE slot = ?1 AND number = ?2 AND (SELECT epoch FROM slots WHERE slot = ?1) = ?4",
+            params![slot, from, to, epoch],
+        )?;
+        if moved == 0 {
+            lost.push(Lost);
+        }
+    }
+    Ok(lost)
+}
+
+/// How much one read may bring.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadLimits {
+    pub count: usize,
+    pub bytes: usize,
+}
+
+impl ReadLimits {
+    fn count(self) -> i64 {
+        i64::try_from(self.count).unwrap_or(i64::MAX)
+    }
+
+    /// Collects rows until the bytes are used up; the row that uses them up is still taken.
+    fn collect<T>(
+        self,
+        rows: impl Iterator<Item = rusqlite::Result<T>>,
+        bytes_of: impl Fn(&T) -> usize,
+    ) -> rusqlite::Result<Vec<T>> {
+        let (mut taken, mut bytes) = (Vec::new(), 0);
+        for row in rows {
+            let row = row?;
+            bytes += bytes_of(&row);
+            taken.push(row);
+            if bytes >= self.bytes {
+                break;
+            }
+        }
+        Ok(taken)
+    }
+}
+
+/// Entries above `after`, over all slots, in the order of commits.
+pub(super) fn entries(conn: &Connection, after: i64, limits: ReadLimits) -> rusqlite::Result<Vec<Entry>> {
+    let mut statement = conn.prepare_cached(
+        "SELECT e.number, e.slot, e.kind, e.order_id, o.route, o.order_key, o.accepted_at, o.traceparent, h.body, e.payload,
+                o.redrives
+         FROM outbox e JOIN orders o ON o.id = e.order_id
+         JOIN history h ON h.order_id = o.id AND h.sequence = o.body_at
+         WHERE e.number > ?1 ORDER BY e.number LIMIT ?2",
+    )?;
+    let rows = statement.query_map(params![after, limits.count()], read_entry)?;
+    limits.collect(rows, |entry| entry.body.len())
+}
+
+fn read_entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
+    Ok(Entry {
+        number: row.get(0)?,
+        slot: row.get(1)?,
+        kind: row.get(2)?,
+        order_id: row.get(3)?,
+        route: row.get(4)?,
+        order_key: row.get(5)?,
+        accepted_at: row.get(6)?,
+        traceparent: row.get(7)?,
+        body: Bytes::from(row.get::<_, Vec<u8>>(8)?),
+        payload: row.get::<_, Option<Vec<u8>>>(9)?.map(Bytes::from),
+        redrives: row.get(10)?,
+    })
+}
+
+/// Orders due at `now`, the longest overdue first, each with those behind it, in the order of their key.
+pub(super) fn due(conn: &Connection, now: Timestamp, limits: ReadLimits) -> rusqlite::Result<Vec<HeldOrder>> {
+    let mut heads = conn
+        .prepare_cached("SELECT slot, route, order_key, place FROM held WHERE due_at <= ?1 ORDER BY due_at LIMIT ?2")?;
+    let heads = heads
+        .query_map(params![now, limits.count()], |row| {
+            Ok((row.get::<_, Slot>(0)?, row.get::<_, Arc<str>>(1)?, row.get::<_, Arc<str>>(2)?, row.get::<_, i64>(3)?))
+        })?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    let mut followers = conn.prepare_cached(
+        "SELECT d.place, d.slot, ?5, d.order_id, o.route, o.order_key, o.accepted_at, o.traceparent, h.body, NULL,
+                o.redrives, d.since, d.attempts, d.deaths
+         FROM held d JOIN orders o ON o.id = d.order_id JOIN history h ON h.order_id = o.id AND h.sequence = o.body_at
+         WHERE d.slot = ?1 AND d.route = ?2 AND d.order_key = ?3 AND d.place >= ?4 ORDER BY d.place LIMIT ?6",
+    )?;
+    let mut taken: Vec<HeldOrder> = Vec::new();
+    let mut bytes = 0;
+    for (slot, route, order_key, place) in heads {
+        let left = i64::try_from(limits.count.saturating_sub(taken.len())).unwrap_or(0);
+        let rows =
+            followers.query_map(params![slot, route, order_key, place, EntryKind::Order.as_str(), left], |row| {
+                Ok(HeldOrder {
+                    entry: read_entry(row)?,
+                    since: row.get(11)?,
+                    attempts: row.get(12)?,
+                    deaths: row.get(13)?,
+                })
+            })?;
+        for row in rows {
+            let held = row?;
+            bytes += held.entry.body.len();
+            taken.push(held);
+            if bytes >= limits.bytes {
+                return Ok(taken);
+            }
+        }
+        if taken.len() >= limits.count {
+            break;
+        }
+    }
+    Ok(taken)
+}
+
+/// A key that has held orders: slot, route, order key.
+pub type HeldKey = (Slot, Arc<str>, Arc<str>);
+
+/// Every key that has held orders.
+pub(super) fn held_keys(conn: &Connection) -> rusqlite::Result<Vec<HeldKey>> {
+    conn.prepare_cached("SELECT DISTINCT slot, route, order_key FROM held")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .collect()
+}
+
+/// The number of the last entry of the log, of any slot; 0 if there is none.
+pub(super) fn last_entry(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.query_row("SELECT coalesce(max(number), 0) FROM outbox", [], |row| row.get(0))
+}
+
+/// Number of the last record in each slot's log.
+pub(super) fn log_ends(conn: &Connection) -> rusqlite::Result<Vec<(Slot, i64)>> {
+    conn.prepare_cached("SELECT slot, last_record FROM decide_cursors")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect()
+}
+
+/// Records of a slot above `after`, in the order of publishing.
+pub(super) fn records(conn: &Connection, slot: Slot, after: i64, limits: ReadLimits) -> rusqlite::Result<Vec<Record>> {
+    let mut statement = conn.prepare_cached(
+        "SELECT slot, number, order_id, is_outcome, topic, record_key, headers, value, at
+         FROM records WHERE slot = ?1 AND number > ?2 ORDER BY number LIMIT ?3",
+    )?;
+    let rows = statement.query_map(params![slot, after, limits.count()], read_record)?;
+    limits.collect(rows, |record| record.value.len())
+}
+
+/// Records that a development broker forgot, slot by slot, in order.
+pub(super) fn forgotten(conn: &Connection) -> rusqlite::Result<Vec<Record>> {
+    conn.prepare_cached(
+        "SELECT slot, number, r.order_id, r.is_outcome, r.topic, r.record_key, r.headers, r.value, r.at
+         FROM republish JOIN records r USING (slot, number) ORDER BY slot, number",
+    )?
+    .query_map([], read_record)?
+    .collect()
+}
+
+fn read_record(row: &Row<'_>) -> rusqlite::Result<Record> {
+    let headers: Vec<(String, String)> = super::values::json_or_default(row, 6)?;
+    Ok(Record {
+        slot: row.get(0)?,
+        number: row.get(1)?,
+        order_id: row.get(2)?,
+        is_outcome: row.get(3)?,
+        topic: row.get(4)?,
+        key: Bytes::from(row.get::<_, Vec<u8>>(5)?),
+        headers: headers.into_iter().map(|(name, value)| (name, Bytes::from(value))).collect(),
+        value: Bytes::from(row.get::<_, Vec<u8>>(7)?),
+        timestamp: row.get(8)?,
+    })
+}
