@@ -23,4 +23,7 @@ pub mod telemetry;
 
 pub mod outbox;
 pub mod plugin;
+pub mod publisher;
+pub mod subscriber;
 
+pub mod dev;
