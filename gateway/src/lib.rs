@@ -26,4 +26,11 @@ pub mod plugin;
 pub mod publisher;
 pub mod subscriber;
 
+pub mod admin;
+pub mod intake;
+pub mod janitor;
+pub mod relay;
+pub mod replies;
+pub mod status;
+
 pub mod dev;
