@@ -33,4 +33,6 @@ pub mod relay;
 pub mod replies;
 pub mod status;
 
+pub mod http;
+
 pub mod dev;
