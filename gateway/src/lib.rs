@@ -35,4 +35,6 @@ pub mod status;
 
 pub mod http;
 
+pub mod cli;
 pub mod dev;
+pub mod gateway;
