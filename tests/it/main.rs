@@ -1,0 +1,21 @@
+//! Tests of the whole gateway: the real program, asked as a client, a service behind Kafka or an operator asks it.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+
+mod bad_input;
+mod cli;
+mod config;
+mod crash;
+mod dead;
+mod idempotency;
+mod intake;
+mod outbox_conformance;
+mod plugins;
+mod real_orders;
+mod records;
+mod replies;
+mod retention;
+mod shutdown;
+mod status;
+mod streams;
+mod tidy;
