@@ -1,0 +1,58 @@
+//! Measures the gateway's speed as ratios between arms that take turns in one run.
+//!
+//! `cargo bench` runs everything, `cargo bench -- S1 S13` only those. Absolute figures depend on the machine and on the
+//! minute; the ratios are the result. `RESULTS.md` beside this folder keeps the last ones.
+//!
+//! Servers run as children of this program (`--serve ARM FOLDER`), so that their CPU time is theirs alone.
+#![expect(clippy::print_stdout, reason = "a benchmark reports on standard output")]
+
+mod bare;
+mod drain;
+mod intake;
+mod load;
+mod orders;
+mod plugins;
+mod report;
+mod server;
+mod streams;
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Scenarios that run together, and what runs them.
+type Scenario = (&'static [&'static str], fn() -> anyhow::Result<()>);
+
+/// What can be asked for.
+const SCENARIOS: [Scenario; 4] = [
+    (&["S13"], plugins::run),
+    (&["S17"], streams::run),
+    (&["S1", "S2", "S4", "S24"], intake::run),
+    (&["S9B"], drain::run),
+];
+
+fn main() -> anyhow::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [mode, arm, folder] = &arguments[..]
+        && mode == "--serve"
+    {
+        return server::serve(arm, Path::new(folder));
+    }
+    // Cargo adds `--bench`.
+    let wanted: Vec<String> =
+        arguments.iter().filter(|word| !word.starts_with('-')).map(|word| word.to_uppercase()).collect();
+    let all = || SCENARIOS.iter().flat_map(|(names, _)| *names);
+    if let Some(unknown) = wanted.iter().find(|word| !all().any(|name| name == word)) {
+        bail!("no scenario {unknown}: there are {:?}", all().collect::<Vec<_>>());
+    }
+    report::machine();
+    for (names, run) in SCENARIOS {
+        if wanted.is_empty() || names.iter().any(|name| wanted.iter().any(|word| word == name)) {
+            run().with_context(|| names.join(", "))?;
+        }
+    }
+    Ok(())
+}
