@@ -16,7 +16,7 @@ const TARGET: &str = "wasm32-unknown-unknown";
 const PLUGINS: [&str; 2] = ["order-rules", "customer-enricher"];
 
 /// What every plugin exports.
-const EXPORTS: [&str; 2] = ["sluice:plugin/lifecycle@1.0.0", "sluice:plugin/processor@1.0.0"];
+const EXPORTS: [&str; 2] = ["sluice:plugin/lifecycle@1.1.0", "sluice:plugin/processor@1.1.0"];
 
 /// Variables of the outer build that must not reach the inner one.
 const OUTER_ONLY: [&str; 14] = [

@@ -19,6 +19,7 @@
 mod call;
 mod chain;
 mod engine;
+mod generation;
 mod limits;
 mod load;
 mod pool;
@@ -28,6 +29,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::{RwLock, oneshot};
 
@@ -37,10 +39,11 @@ use crate::order::patch::PatchOp;
 use crate::order::{OrderId, Problem};
 use crate::telemetry::metrics::Metrics;
 
-pub use load::PluginError;
+pub use generation::Generation;
+pub use load::{LoadedPlugin, PluginError, UnusablePlugin};
 
-use limits::Limits;
-use load::Loaded;
+use engine::Runtime;
+use limits::BatchLimits;
 use pool::{Job, Permit, Pool};
 
 /// The plugins that the gateway brings along, by name, as components.
@@ -172,42 +175,81 @@ impl FaultKind {
     }
 }
 
-/// The loaded plugins and the threads they run on. Cheap to clone; the threads end with the last clone.
+/// The present generation of plugins and the threads they run on. Cheap to clone; the threads end with the last clone.
 #[derive(Debug, Clone)]
 pub struct PluginHost {
-    plugins: Arc<[Arc<Loaded>]>,
+    current: Arc<ArcSwap<Generation>>,
+    runtime: Runtime,
     pool: Arc<Pool>,
-    limits: Arc<Limits>,
+    batches: BatchLimits,
     /// Held for reading by each call, for writing by one that is to be alone.
     calls: Arc<RwLock<()>>,
 }
 
 impl PluginHost {
-    /// Compiles the plugins, checks them against the contract and configures each once.
+    /// Makes the engine and its threads. Nothing is loaded: the first generation is empty.
     ///
     /// # Errors
     ///
-    /// The first plugin that cannot be used: what it is and what was expected.
-    pub fn start(
-        limits: &PluginsConfig,
-        sources: Vec<PluginSource>,
-        metrics: Arc<Metrics>,
-    ) -> Result<Self, PluginError> {
-        let limits = Arc::new(Limits::new(limits));
-        let engine = engine::Runtime::start(limits.threads).map_err(|source| PluginError::Engine { source })?;
-        let plugins = load::load(&engine, &limits, sources)?;
-        let pool = Pool::start(engine, Arc::clone(&limits), metrics)
+    /// The engine or its threads could not be started.
+    pub fn start(config: &PluginsConfig, metrics: Arc<Metrics>) -> Result<Self, PluginError> {
+        let batches = BatchLimits::new(config);
+        let runtime = Runtime::start(batches.threads).map_err(|source| PluginError::Engine { source })?;
+        let pool = Pool::start(&runtime, batches.threads, &metrics)
             .map_err(|source| PluginError::Engine { source: source.into() })?;
-        Ok(Self { plugins: plugins.into(), pool: Arc::new(pool), limits, calls: Arc::default() })
+        Ok(Self { current: Arc::default(), runtime, pool: Arc::new(pool), batches, calls: Arc::default() })
     }
 
-    /// Runs a chain on each candidate. Result *i* belongs to candidate *i*; what fails is a decision too.
-    pub async fn judge(&self, chain: &[String], batch: Vec<Candidate>) -> Vec<Judgement> {
+    /// Compiles a plugin, checks it against the contract and configures it once, under the limits of `config`. Blocks for
+    /// as long as that takes; what serves goes on.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be used: what was found and what was expected.
+    pub fn load(&self, config: &PluginsConfig, source: PluginSource) -> Result<LoadedPlugin, PluginError> {
+        load::load(&self.runtime, config, source)
+    }
+
+    /// Loads many plugins at the same time. Result *i* belongs to source *i*.
+    ///
+    /// # Errors
+    ///
+    /// The first that cannot be used, as [`PluginHost::load`].
+    pub fn load_all(
+        &self,
+        config: &PluginsConfig,
+        sources: Vec<PluginSource>,
+    ) -> Result<Vec<LoadedPlugin>, PluginError> {
+        std::thread::scope(|scope| {
+            let load = |source: PluginSource| {
+                let name = source.name.clone();
+                (name, scope.spawn(move || self.load(config, source)))
+            };
+            let loading: Vec<_> = sources.into_iter().map(load).collect();
+            let crashed = |name| Err(PluginError::Unusable { name, problem: UnusablePlugin::crashed() });
+            loading.into_iter().map(|(name, thread)| thread.join().unwrap_or_else(|_| crashed(name))).collect()
+        })
+    }
+
+    /// Puts a generation in the place of the present one. Batches that have begun finish on theirs.
+    pub fn publish(&self, generation: Generation) {
+        self.current.store(Arc::new(generation));
+    }
+
+    /// What judges orders now.
+    #[must_use]
+    pub fn generation(&self) -> Arc<Generation> {
+        self.current.load_full()
+    }
+
+    /// Runs a route's chain on each candidate. Result *i* belongs to candidate *i*; what fails is a decision too.
+    pub async fn judge(&self, route: &str, batch: Vec<Candidate>) -> Vec<Judgement> {
+        let generation = self.generation();
         let mut judgements = Vec::with_capacity(batch.len());
         let mut running = Vec::new();
-        for part in self.limits.cut(batch) {
+        for part in self.batches.cut(batch) {
             let guard = Arc::clone(&self.calls).read_owned().await;
-            running.push(self.submit(chain, part, Permit::Shared(guard)).await);
+            running.push(self.submit(generation.chain(route), part, Permit::Shared(guard)).await);
         }
         for part in running {
             judgements.extend(part.finish().await);
@@ -216,31 +258,18 @@ impl PluginHost {
     }
 
     /// Runs a chain on one candidate while no other call is under way, for orders that are suspected of a crash.
-    pub async fn judge_alone(&self, chain: &[String], candidate: Candidate) -> Judgement {
+    pub async fn judge_alone(&self, route: &str, candidate: Candidate) -> Judgement {
         let alone = Arc::clone(&self.calls).write_owned().await;
+        let chain = self.generation().chain(route);
         self.submit(chain, vec![candidate], Permit::Alone(alone)).await.finish().await.remove(0)
     }
 
-    /// What is loaded.
-    #[must_use]
-    pub fn plugins(&self) -> Vec<PluginInfo> {
-        self.plugins.iter().map(|plugin| plugin.info.clone()).collect()
-    }
-
-    async fn submit(&self, chain: &[String], orders: Vec<Candidate>, permit: Permit) -> Running {
-        let links: Vec<_> = chain.iter().map(|name| self.link(name)).collect();
-        let first = chain.first().map_or_else(|| Arc::from(""), |name| Arc::from(name.as_str()));
+    async fn submit(&self, chain: Arc<[chain::Link]>, orders: Vec<Candidate>, permit: Permit) -> Running {
+        let first = chain.first().map_or_else(|| Arc::from(""), chain::Link::name);
         let count = orders.len();
         let (sender, receiver) = oneshot::channel();
-        self.pool.submit(Job { chain: links, orders, answer: sender, permit }).await;
+        self.pool.submit(Job { chain, orders, answer: sender, permit }).await;
         Running { count, first, receiver }
-    }
-
-    fn link(&self, name: &str) -> chain::Link {
-        match self.plugins.iter().find(|plugin| *plugin.info.name == *name) {
-            Some(plugin) => chain::Link::Loaded(Arc::clone(plugin)),
-            None => chain::Link::Absent(name.into()),
-        }
     }
 }
 

@@ -19,7 +19,7 @@ use sluice::intake::Intake;
 use sluice::lifecycle::{Readiness, Tasks};
 use sluice::order::{OrderStatus, Slot};
 use sluice::outbox::{OpenError, Outbox, ReadLimits};
-use sluice::plugin::{PluginHost, PluginOrigin, PluginSource, bundled};
+use sluice::plugin::{Generation, PluginHost, PluginOrigin, PluginSource, bundled};
 use sluice::publisher::Publisher;
 use sluice::record::Record;
 use sluice::relay::{Decider, HandOver, Sender};
@@ -163,7 +163,10 @@ fn host(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<PluginHost> {
         component: Bytes::from_static(component),
         config_json: serde_json::to_vec(&table)?,
     };
-    Ok(PluginHost::start(&config.plugins, vec![source], Arc::clone(metrics))?)
+    let host = PluginHost::start(&config.plugins, Arc::clone(metrics))?;
+    let chains = config.route.iter().map(|route| (route.path.as_str(), route.plugins.as_slice()));
+    host.publish(Generation::new(1, vec![host.load(&config.plugins, source)?], chains));
+    Ok(host)
 }
 
 /// Counts what was acknowledged.

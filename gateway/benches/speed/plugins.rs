@@ -9,7 +9,7 @@ use order_rules::OrderRules;
 use sluice::clock::Clock;
 use sluice::order::OrderId;
 use sluice::order::patch::{self, PatchOp};
-use sluice::plugin::{Candidate, Decision, PluginHost, PluginOrigin, PluginSource, bundled};
+use sluice::plugin::{Candidate, Decision, Generation, PluginHost, PluginOrigin, PluginSource, bundled};
 use sluice::telemetry::Metrics;
 use sluice_plugin::testing::Harness;
 use sluice_plugin::{Order, Verdict};
@@ -22,6 +22,7 @@ const ORDERS: usize = 64 * 64;
 /// Repetitions of one round.
 const REPEATS: usize = 12;
 const NAME: &str = "order-rules";
+const ROUTE: &str = "/orders";
 
 pub(crate) fn run() -> anyhow::Result<()> {
     report::title("S13: order-rules in the host, a fresh instance per 64 orders, epochs on, against native code");
@@ -39,13 +40,14 @@ pub(crate) fn run() -> anyhow::Result<()> {
         component: Bytes::from_static(component),
         config_json,
     };
-    let host = PluginHost::start(&config, vec![source], Metrics::new().into())?;
+    let host = PluginHost::start(&config, Metrics::new().into())?;
+    let chain = [NAME.to_owned()];
+    host.publish(Generation::new(1, vec![host.load(&config, source)?], [(ROUTE, chain.as_slice())]));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
 
     let candidates: Vec<Candidate> = (0..ORDERS).map(candidate).collect();
     let expected: Vec<Bytes> = candidates.iter().map(|order| natively(&native, order)).collect::<Result<_, _>>()?;
-    let chain = [NAME.to_owned()];
-    let in_host = || runtime.block_on(host.judge(&chain, candidates.clone()));
+    let in_host = || runtime.block_on(host.judge(ROUTE, candidates.clone()));
     for (judgement, expected) in in_host().into_iter().zip(&expected) {
         let Decision::Pass { body, .. } = judgement.decision else { anyhow::bail!("{judgement:?}") };
         ensure!(body == *expected, "the host and native code made different orders");

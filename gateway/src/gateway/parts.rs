@@ -16,7 +16,7 @@ use crate::intake::Intake;
 use crate::janitor::Janitor;
 use crate::lifecycle::{Condition, Readiness, Tasks};
 use crate::outbox::Outbox;
-use crate::plugin::{PluginHost, PluginOrigin, PluginSource, bundled};
+use crate::plugin::{Generation, PluginError, PluginHost, PluginOrigin, PluginSource, bundled};
 use crate::publisher::Publisher;
 use crate::relay::{Decider, HandOver, Routes, Sender};
 use crate::replies::Replies;
@@ -41,7 +41,7 @@ impl Flows {
         metrics: &Arc<Metrics>,
     ) -> Self {
         let intake = Intake::new(outbox.clone(), config.intake.clone(), Arc::clone(metrics));
-        let summaries = plugins.plugins().into_iter().map(|plugin| PluginSummary {
+        let summaries = plugins.generation().plugins().into_iter().map(|plugin| PluginSummary {
             routes: config
                 .route
                 .iter()
@@ -82,9 +82,15 @@ pub(super) async fn plugins(config: &Config, metrics: Arc<Metrics>) -> anyhow::R
     names.sort_unstable();
     names.dedup();
     let sources = names.into_iter().map(|name| source(config, name)).collect::<anyhow::Result<Vec<_>>>()?;
-    let limits = config.plugins.clone();
-    let started = tokio::task::spawn_blocking(move || PluginHost::start(&limits, sources, metrics)).await;
-    Ok(started.context("compile plugins")??)
+    let (limits, routes) = (config.plugins.clone(), config.route.clone());
+    let started = tokio::task::spawn_blocking(move || {
+        let host = PluginHost::start(&limits, metrics)?;
+        let loaded = host.load_all(&limits, sources)?;
+        let chains = routes.iter().map(|route| (route.path.as_str(), route.plugins.as_slice()));
+        host.publish(Generation::new(1, loaded, chains));
+        Ok::<_, PluginError>(host)
+    });
+    Ok(started.await.context("compile plugins")??)
 }
 
 fn source(config: &Config, name: &str) -> anyhow::Result<PluginSource> {

@@ -8,14 +8,14 @@ use wasmtime::{Store, Trap, UpdateDeadline};
 
 use super::FaultKind;
 use super::engine::Runtime;
-use super::limits::{Budget, Limits, Memory, MemoryIsUp, TimeIsUp};
-use super::load::Loaded;
+use super::limits::{Budget, Memory, MemoryIsUp, TimeIsUp};
+use super::load::LoadedPlugin;
 
 /// What the contract says, as generated.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated code")]
 pub(super) mod bindings {
     wasmtime::component::bindgen!({
-        path: "../plugin-sdk/wit/1.0.0",
+        path: "../plugin-sdk/wit/1.1.0",
         world: "validator",
         ownership: Borrowing { duplicate_if_necessary: false },
     });
@@ -31,8 +31,7 @@ const OUTPUT_EXHAUSTED: &str = "fuel allocated for hostcalls has been exhausted"
 #[derive(Clone, Copy)]
 pub(super) struct Call<'host> {
     pub(super) runtime: &'host Runtime,
-    pub(super) limits: &'host Limits,
-    pub(super) plugin: &'host Loaded,
+    pub(super) plugin: &'host LoadedPlugin,
 }
 
 /// Why a call gave no outcomes.
@@ -78,8 +77,9 @@ impl Call<'_> {
         // A panic in a host function unwinds through the instance, which is dropped with its store.
         let done = catch_unwind(AssertUnwindSafe(|| {
             let mut store = self.store(orders, bytes);
-            let instance = self.plugin.pre.instantiate(&mut store)?;
-            let configured = instance.sluice_plugin_lifecycle().call_configure(&mut store, &self.plugin.config_json)?;
+            let instance = self.plugin.pre().instantiate(&mut store)?;
+            let configured =
+                instance.sluice_plugin_lifecycle().call_configure(&mut store, self.plugin.config_json())?;
             let done = match configured {
                 Ok(()) => Ok(run(&instance, &mut store)?),
                 Err(problems) => Err(problems.into_iter().map(|problem| {
@@ -102,18 +102,19 @@ impl Call<'_> {
     }
 
     fn store(self, orders: usize, bytes: usize) -> Store<Host> {
-        let lines_left = self.limits.log_lines_per_order_max.saturating_mul(orders);
+        let limits = self.plugin.limits();
+        let lines_left = limits.log_lines_per_order_max.saturating_mul(orders);
         let host = Host {
-            plugin: Arc::clone(&self.plugin.info.name),
-            memory: Memory::new(self.limits.memory_bytes_max),
-            budget: self.limits.budget(orders, bytes),
+            plugin: Arc::clone(&self.plugin.info().name),
+            memory: Memory::new(limits.memory_bytes_max),
+            budget: limits.budget(orders, bytes),
             lines_left,
             lines_dropped: 0,
-            line_bytes_max: self.limits.log_line_bytes_max,
+            line_bytes_max: limits.log_line_bytes_max,
         };
         let mut store = Store::new(&self.runtime.engine, host);
         store.limiter(|host| &mut host.memory);
-        store.set_hostcall_fuel(self.limits.output_bytes_max);
+        store.set_hostcall_fuel(limits.output_bytes_max);
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|context| {
             context.data().budget.check().map_err(wasmtime::Error::new)?;

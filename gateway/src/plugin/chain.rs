@@ -7,23 +7,31 @@ use bytes::Bytes;
 
 use super::call::{Call, Event, Failure};
 use super::engine::Runtime;
-use super::limits::Limits;
-use super::load::Loaded;
+use super::load::LoadedPlugin;
 use super::verdict::{self, Answer};
 use super::{Candidate, Decision, FaultKind, Judgement, PluginRun};
 use crate::order::patch::{self, PatchError, PatchOp};
 use crate::telemetry::metrics::{FaultLabels, Metrics, NameLabel, PluginLabels};
 
 /// A plugin of a chain.
+#[derive(Debug)]
 pub(super) enum Link {
-    Loaded(Arc<Loaded>),
+    Loaded(LoadedPlugin),
     Absent(Arc<str>),
+}
+
+impl Link {
+    pub(super) fn name(&self) -> Arc<str> {
+        match self {
+            Self::Loaded(plugin) => Arc::clone(&plugin.info().name),
+            Self::Absent(name) => Arc::clone(name),
+        }
+    }
 }
 
 /// What running a chain needs.
 pub(super) struct Chain<'host> {
     pub(super) runtime: &'host Runtime,
-    pub(super) limits: &'host Limits,
     pub(super) metrics: &'host Metrics,
 }
 
@@ -62,19 +70,19 @@ impl Chain<'_> {
     }
 
     /// Asks one plugin about orders; after a fault again in halves, until those at fault stand alone.
-    fn ask(&self, plugin: &Loaded, orders: &mut [&mut Order]) {
+    fn ask(&self, plugin: &LoadedPlugin, orders: &mut [&mut Order]) {
         let start = Instant::now();
         let attrs: Vec<_> = orders.iter().map(|order| order.attrs()).collect();
         let events: Vec<_> =
             orders.iter().zip(&attrs).zip(0..).map(|((order, attrs), seq)| order.event(seq, attrs)).collect();
-        let call = Call { runtime: self.runtime, limits: self.limits, plugin };
+        let call = Call { runtime: self.runtime, plugin };
         let outcomes = call.process(&events);
         let taken = start.elapsed();
-        let name = &plugin.info.name;
+        let name = &plugin.info().name;
         let label = NameLabel { plugin: name.to_string() };
         self.metrics.plugin_call_seconds.get_or_create(&label).observe(taken.as_secs_f64());
         let answers: Vec<_> = match outcomes {
-            Ok(outcomes) => outcomes.into_iter().map(|outcome| verdict::read(outcome, name, self.limits)).collect(),
+            Ok(outcomes) => outcomes.into_iter().map(|outcome| verdict::read(outcome, name, plugin.limits())).collect(),
             Err(_) if orders.len() > 1 => {
                 let (left, right) = orders.split_at_mut(orders.len() / 2);
                 self.ask(plugin, left);
@@ -148,8 +156,8 @@ impl Order {
     }
 
     /// Takes a plugin's answer in and returns its word. A patch that does not fit is the plugin's fault.
-    fn take(&mut self, plugin: &Loaded, answer: Answer, micros: u64) -> &'static str {
-        let name = &plugin.info.name;
+    fn take(&mut self, plugin: &LoadedPlugin, answer: Answer, micros: u64) -> &'static str {
+        let name = &plugin.info().name;
         let answer = match answer {
             Answer::GoesOn { patch, headers } => match self.patched(&patch) {
                 Ok(body) => {
@@ -161,7 +169,7 @@ impl Order {
             answer @ Answer::Ends(_) => answer,
         };
         let word = answer.word();
-        let digest = Arc::clone(&plugin.info.digest);
+        let digest = Arc::clone(&plugin.info().digest);
         self.runs.push(PluginRun { name: Arc::clone(name), digest, verdict: word, micros });
         match answer {
             Answer::GoesOn { patch, headers } => {

@@ -1,7 +1,7 @@
 //! The engine that compiles and runs plugins, and the clock that interrupts them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -27,10 +27,12 @@ const TABLES_PER_PLUGIN: u32 = 64;
 pub(super) struct Runtime {
     pub(super) engine: Engine,
     ticker: Arc<Ticker>,
+    /// Held while a plugin is configured at its loading: the pool has room for one instance besides those of its threads.
+    pub(super) loading: Arc<Mutex<()>>,
 }
 
 impl Runtime {
-    /// Makes an engine with room for one instance on each of so many threads, and one more.
+    /// Makes an engine with room for one instance on each of so many threads, and one for a plugin that is being loaded.
     pub(super) fn start(threads: usize) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let engine = match Engine::new(config().allocation_strategy(pool(threads + 1))) {
             Ok(engine) => engine,
@@ -40,7 +42,7 @@ impl Runtime {
             }
         };
         let ticker = Arc::new(Ticker::start(engine.clone())?);
-        Ok(Self { engine, ticker })
+        Ok(Self { engine, ticker, loading: Arc::default() })
     }
 
     /// Notes that a call runs until the guard is dropped; the ticker only ticks meanwhile.

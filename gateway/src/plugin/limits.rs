@@ -15,13 +15,48 @@ const TIME_PER_BYTE: Duration = Duration::from_nanos(100);
 /// Most elements of all tables of an instance together.
 const TABLE_ELEMENTS_MAX: usize = 100_000;
 
-/// The limits that each call runs under.
-#[derive(Debug, Clone)]
-pub(super) struct Limits {
+/// How many threads run plugins, and how large a batch may be that they are given.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BatchLimits {
     /// Number of plugin threads.
     pub(super) threads: usize,
-    batch_orders_max: usize,
-    batch_bytes_max: usize,
+    orders_max: usize,
+    bytes_max: usize,
+}
+
+impl BatchLimits {
+    pub(super) fn new(config: &PluginsConfig) -> Self {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            threads: if config.threads == 0 { cores() } else { config.threads },
+            orders_max: config.batch_orders_max.max(1),
+            bytes_max: config.batch_bytes_max.0,
+        }
+    }
+
+    /// Cuts a batch by number and bytes; an order above the bytes stands alone.
+    pub(super) fn cut(self, batch: Vec<Candidate>) -> Vec<Vec<Candidate>> {
+        let mut parts: Vec<Vec<Candidate>> = Vec::new();
+        let mut bytes = 0;
+        for candidate in batch {
+            bytes += candidate.body.len();
+            match parts.last_mut() {
+                Some(part) if part.len() < self.orders_max && bytes <= self.bytes_max => {
+                    part.push(candidate);
+                }
+                _ => {
+                    bytes = candidate.body.len();
+                    parts.push(vec![candidate]);
+                }
+            }
+        }
+        parts
+    }
+}
+
+/// The limits that each call of one plugin runs under.
+#[derive(Debug, Clone)]
+pub(super) struct Limits {
     pub(super) file_bytes_max: usize,
     pub(super) memory_bytes_max: usize,
     time_per_order: Duration,
@@ -38,11 +73,7 @@ pub(super) struct Limits {
 
 impl Limits {
     pub(super) fn new(config: &PluginsConfig) -> Self {
-        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            threads: if config.threads == 0 { cores() } else { config.threads },
-            batch_orders_max: config.batch_orders_max.max(1),
-            batch_bytes_max: config.batch_bytes_max.0,
             file_bytes_max: config.file_bytes_max.0,
             memory_bytes_max: config.memory_bytes_max.0,
             time_per_order: config.time_per_order.0,
@@ -56,25 +87,6 @@ impl Limits {
             log_lines_per_order_max: config.log_lines_per_order_max,
             log_line_bytes_max: config.log_line_bytes_max.0,
         }
-    }
-
-    /// Cuts a batch by number and bytes; an order above the bytes stands alone.
-    pub(super) fn cut(&self, batch: Vec<Candidate>) -> Vec<Vec<Candidate>> {
-        let mut parts: Vec<Vec<Candidate>> = Vec::new();
-        let mut bytes = 0;
-        for candidate in batch {
-            bytes += candidate.body.len();
-            match parts.last_mut() {
-                Some(part) if part.len() < self.batch_orders_max && bytes <= self.batch_bytes_max => {
-                    part.push(candidate);
-                }
-                _ => {
-                    bytes = candidate.body.len();
-                    parts.push(vec![candidate]);
-                }
-            }
-        }
-        parts
     }
 
     /// The time for a call with so many orders of so many bytes, counted from now on this thread.

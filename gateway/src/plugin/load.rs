@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::thread;
 
 use sha2::{Digest, Sha256};
@@ -12,23 +12,56 @@ use super::call::{self, Call, Host, bindings};
 use super::engine::{Runtime, THREAD_STACK_BYTES};
 use super::limits::Limits;
 use super::{PluginInfo, PluginOrigin, PluginSource};
+use crate::config::PluginsConfig;
 
-/// What a plugin may import.
-const IMPORTS: [&str; 2] = ["sluice:plugin/log@1.0.0", "sluice:plugin/types@1.0.0"];
+/// What a plugin may import, of any version 1.x.
+const IMPORTS: [&str; 2] = ["sluice:plugin/log", "sluice:plugin/types"];
 
-/// What a plugin must export.
-const EXPORTS: [&str; 2] = ["sluice:plugin/lifecycle@1.0.0", "sluice:plugin/processor@1.0.0"];
+/// What a plugin must export, of any version 1.x.
+const EXPORTS: [&str; 2] = ["sluice:plugin/lifecycle", "sluice:plugin/processor"];
 
-/// A plugin that is ready to be called.
-pub(super) struct Loaded {
-    pub(super) info: PluginInfo,
-    pub(super) pre: bindings::ValidatorPre<Host>,
-    pub(super) config_json: Vec<u8>,
+/// An interface without its version, where that is one we know.
+fn interface(name: &str) -> &str {
+    match name.split_once('@') {
+        Some((interface, version)) if version.starts_with("1.") => interface,
+        _ => name,
+    }
 }
 
-impl fmt::Debug for Loaded {
+/// A plugin that is ready to be called. Cheap to clone.
+#[derive(Clone)]
+pub struct LoadedPlugin(Arc<Loaded>);
+
+struct Loaded {
+    info: PluginInfo,
+    pre: bindings::ValidatorPre<Host>,
+    config_json: Vec<u8>,
+    limits: Limits,
+}
+
+impl LoadedPlugin {
+    /// What it is.
+    #[must_use]
+    pub fn info(&self) -> &PluginInfo {
+        &self.0.info
+    }
+
+    pub(super) fn pre(&self) -> &bindings::ValidatorPre<Host> {
+        &self.0.pre
+    }
+
+    pub(super) fn config_json(&self) -> &[u8] {
+        &self.0.config_json
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+}
+
+impl fmt::Debug for LoadedPlugin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Loaded").field("info", &self.info).finish_non_exhaustive()
+        f.debug_struct("LoadedPlugin").field("info", self.info()).finish_non_exhaustive()
     }
 }
 
@@ -40,8 +73,6 @@ pub enum PluginError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
-    #[error("there are two plugins named `{name}`")]
-    NameTaken { name: String },
     #[error("plugin `{name}` {problem}")]
     Unusable { name: String, problem: UnusablePlugin },
 }
@@ -61,7 +92,7 @@ pub enum UnusablePlugin {
     Imports { found: Vec<String> },
     #[error("does not export {missing}, expected {EXPORTS:?}; it exports {found:?}")]
     Exports { missing: &'static str, found: Vec<String> },
-    #[error("does not fit the contract sluice:plugin@1.0.0: {0}")]
+    #[error("does not fit the contract sluice:plugin@1: {0}")]
     Contract(String),
     #[error("refuses its configuration: {}", .0.join("; "))]
     Configuration(Vec<String>),
@@ -69,38 +100,25 @@ pub enum UnusablePlugin {
     Fault(String),
 }
 
-/// Loads all plugins, several at a time.
-pub(super) fn load(
-    runtime: &Runtime,
-    limits: &Limits,
-    sources: Vec<PluginSource>,
-) -> Result<Vec<Arc<Loaded>>, PluginError> {
-    for (position, source) in sources.iter().enumerate() {
-        if sources[..position].iter().any(|other| other.name == source.name) {
-            return Err(PluginError::NameTaken { name: source.name.clone() });
-        }
+impl UnusablePlugin {
+    pub(super) fn crashed() -> Self {
+        Self::Invalid("the compiler failed on it".to_owned())
     }
-    thread::scope(|scope| {
-        let compiling: Vec<_> = sources
-            .into_iter()
-            .map(|source| {
-                let name = source.name.clone();
-                (name, scope.spawn(move || compile(runtime, limits, source)))
-            })
-            .collect();
-        let mut plugins = Vec::new();
-        for (name, thread) in compiling {
-            let crash = || Err(UnusablePlugin::Invalid("the compiler failed on it".to_owned()));
-            let loaded = thread.join().unwrap_or_else(|_| crash());
-            // One after the other: the pool has room for one instance besides those of its threads.
-            let configured = loaded.and_then(|loaded| configure_once(runtime, limits, loaded));
-            plugins.push(Arc::new(configured.map_err(|problem| PluginError::Unusable { name, problem })?));
-        }
-        Ok(plugins)
-    })
 }
 
-fn compile(runtime: &Runtime, limits: &Limits, source: PluginSource) -> Result<Loaded, UnusablePlugin> {
+/// Loads one plugin.
+pub(super) fn load(
+    runtime: &Runtime,
+    config: &PluginsConfig,
+    source: PluginSource,
+) -> Result<LoadedPlugin, PluginError> {
+    let name = source.name.clone();
+    let compiled = compile(runtime, Limits::new(config), source);
+    let configured = compiled.and_then(|plugin| configure_once(runtime, plugin));
+    configured.map_err(|problem| PluginError::Unusable { name, problem })
+}
+
+fn compile(runtime: &Runtime, limits: Limits, source: PluginSource) -> Result<LoadedPlugin, UnusablePlugin> {
     let PluginSource { name, origin, component: bytes, config_json } = source;
     check_header(&bytes, limits.file_bytes_max)?;
     let engine = &runtime.engine;
@@ -109,12 +127,12 @@ fn compile(runtime: &Runtime, limits: &Limits, source: PluginSource) -> Result<L
 
     let shape = component.component_type();
     let imported = shape.imports(engine).map(|(name, _)| name.to_owned());
-    let found: Vec<_> = imported.filter(|name| !IMPORTS.contains(&name.as_str())).collect();
+    let found: Vec<_> = imported.filter(|name| !IMPORTS.contains(&interface(name))).collect();
     if !found.is_empty() {
         return Err(UnusablePlugin::Imports { found });
     }
     let found: Vec<_> = shape.exports(engine).map(|(name, _)| name.to_owned()).collect();
-    if let Some(missing) = EXPORTS.into_iter().find(|expected| !found.iter().any(|name| name == expected)) {
+    if let Some(missing) = EXPORTS.into_iter().find(|expected| !found.iter().any(|name| interface(name) == *expected)) {
         return Err(UnusablePlugin::Exports { missing, found });
     }
 
@@ -125,7 +143,7 @@ fn compile(runtime: &Runtime, limits: &Limits, source: PluginSource) -> Result<L
     };
     let pre = pre().map_err(text).map_err(UnusablePlugin::Contract)?;
     let info = PluginInfo { name: name.into(), digest: digest(&bytes), origin, bytes: bytes.len() };
-    Ok(Loaded { info, pre, config_json })
+    Ok(LoadedPlugin(Arc::new(Loaded { info, pre, config_json, limits })))
 }
 
 fn check_header(bytes: &[u8], bytes_max: usize) -> Result<(), UnusablePlugin> {
@@ -142,8 +160,9 @@ fn check_header(bytes: &[u8], bytes_max: usize) -> Result<(), UnusablePlugin> {
     if bytes.get(4..8) == Some(&[1, 0, 0, 0]) { Err(UnusablePlugin::CoreModule) } else { Ok(()) }
 }
 
-fn configure_once(runtime: &Runtime, limits: &Limits, plugin: Loaded) -> Result<Loaded, UnusablePlugin> {
-    let call = Call { runtime, limits, plugin: &plugin };
+fn configure_once(runtime: &Runtime, plugin: LoadedPlugin) -> Result<LoadedPlugin, UnusablePlugin> {
+    let _turn = runtime.loading.lock().unwrap_or_else(PoisonError::into_inner);
+    let call = Call { runtime, plugin: &plugin };
     let thread = thread::Builder::new().name("plugin-start".to_owned()).stack_size(THREAD_STACK_BYTES);
     let done = thread::scope(|scope| {
         let thread = thread.spawn_scoped(scope, || call.configure());

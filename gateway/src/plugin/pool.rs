@@ -9,7 +9,6 @@ use tracing::error;
 
 use super::chain::{Chain, Link};
 use super::engine::{Runtime, THREAD_STACK_BYTES};
-use super::limits::Limits;
 use super::{Candidate, Judgement};
 use crate::telemetry::metrics::Metrics;
 
@@ -18,7 +17,7 @@ const QUEUE_PER_THREAD: usize = 4;
 
 /// A batch for a chain, and where its judgements go.
 pub(super) struct Job {
-    pub(super) chain: Vec<Link>,
+    pub(super) chain: Arc<[Link]>,
     pub(super) orders: Vec<Candidate>,
     pub(super) answer: oneshot::Sender<Vec<Judgement>>,
     /// Dropped when the job is done, even if nobody waits for its answer any more.
@@ -39,15 +38,14 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    pub(super) fn start(runtime: Runtime, limits: Arc<Limits>, metrics: Arc<Metrics>) -> std::io::Result<Self> {
-        let (queue, jobs) = mpsc::channel(limits.threads * QUEUE_PER_THREAD);
+    pub(super) fn start(runtime: &Runtime, threads: usize, metrics: &Arc<Metrics>) -> std::io::Result<Self> {
+        let (queue, jobs) = mpsc::channel(threads * QUEUE_PER_THREAD);
         let jobs = Arc::new(Mutex::new(jobs));
-        for number in 0..limits.threads {
-            let (jobs, runtime, limits, metrics) =
-                (Arc::clone(&jobs), runtime.clone(), Arc::clone(&limits), Arc::clone(&metrics));
+        for number in 0..threads {
+            let (jobs, runtime, metrics) = (Arc::clone(&jobs), runtime.clone(), Arc::clone(metrics));
             thread::Builder::new().name(format!("plugin-{number}")).stack_size(THREAD_STACK_BYTES).spawn(
                 move || {
-                    let chain = Chain { runtime: &runtime, limits: &limits, metrics: &metrics };
+                    let chain = Chain { runtime: &runtime, metrics: &metrics };
                     while let Some(job) = next(&jobs) {
                         work(&chain, job);
                     }

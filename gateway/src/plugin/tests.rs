@@ -74,7 +74,27 @@ fn component(text: &str) -> Vec<u8> {
 }
 
 fn host(limits: &PluginsConfig, sources: Vec<PluginSource>) -> PluginHost {
-    PluginHost::start(limits, sources, Arc::default()).unwrap()
+    host_with(limits, sources, Arc::default())
+}
+
+fn host_with(limits: &PluginsConfig, sources: Vec<PluginSource>, metrics: Arc<Metrics>) -> PluginHost {
+    let host = PluginHost::start(limits, metrics).unwrap();
+    let loaded = host.load_all(limits, sources).unwrap();
+    host.publish(Generation::new(1, loaded, []));
+    host
+}
+
+/// Why a plugin is not loaded.
+fn refused(limits: &PluginsConfig, source: PluginSource) -> PluginError {
+    PluginHost::start(limits, Arc::default()).unwrap().load(limits, source).unwrap_err()
+}
+
+/// Makes a chain of loaded plugins that of the candidates' route.
+fn chain(host: &PluginHost, names: &[&str]) {
+    let present = host.generation();
+    let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+    let plugins = present.plugins.clone();
+    host.publish(Generation::new(present.number() + 1, plugins, [("/orders", names.as_slice())]));
 }
 
 /// Runs a future to its end, outside of any runtime: the host needs none.
@@ -82,9 +102,9 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
 
-fn judge(host: &PluginHost, chain: &[&str], bodies: impl IntoIterator<Item = Bytes>) -> Vec<Judgement> {
-    let chain: Vec<_> = chain.iter().map(|&name| name.to_owned()).collect();
-    wait(host.judge(&chain, bodies.into_iter().map(candidate).collect()))
+fn judge(host: &PluginHost, names: &[&str], bodies: impl IntoIterator<Item = Bytes>) -> Vec<Judgement> {
+    chain(host, names);
+    wait(host.judge("/orders", bodies.into_iter().map(candidate).collect()))
 }
 
 /// What became of an order, for comparing.

@@ -137,8 +137,7 @@ impl Decider {
         }
         let runs = by_route.into_iter().map(|(route, indexes)| {
             let candidates = indexes.iter().map(|index| self.candidate(&work[*index])).collect();
-            let chain = self.chain(&route);
-            async move { (indexes, self.plugins.judge(&chain, candidates).await) }
+            async move { (indexes, self.plugins.judge(&route, candidates).await) }
         });
         for (indexes, judgements) in join_all(runs).await {
             for (index, judgement) in indexes.into_iter().zip(judgements) {
@@ -153,7 +152,7 @@ impl Decider {
             // Its slot only: nobody else runs now.
             let (slot, id) = (item.entry.slot, item.entry.order_id);
             self.outbox.begin(self.name(slot), Some((slot, self.cursor(slot), id))).await?;
-            let judgement = self.plugins.judge_alone(&self.chain(&item.entry.route), self.candidate(item)).await;
+            let judgement = self.plugins.judge_alone(&item.entry.route, self.candidate(item)).await;
             work[*index].judgement = Some(judgement);
         }
         Ok(!alone.is_empty())
@@ -174,10 +173,6 @@ impl Decider {
 
     fn is_culprit(&self, work: &Work) -> bool {
         work.deaths == 0 && self.slots.get(&work.entry.slot).is_some_and(|slot| slot.is_culprit(work.entry.order_id))
-    }
-
-    fn chain(&self, route: &str) -> Vec<String> {
-        self.routes.get(route).map(|route| route.plugins.clone()).unwrap_or_default()
     }
 
     fn candidate(&self, work: &Work) -> Candidate {

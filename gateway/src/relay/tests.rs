@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::config::load::assemble;
 use crate::order::{OrderId, OrderStatus};
 use crate::outbox::{Kept, NewOrder, ReadLimits};
+use crate::plugin::Generation;
 use crate::relay::records::header;
 
 const ALL: ReadLimits = ReadLimits { count: 1_000, bytes: 1 << 30 };
@@ -36,7 +37,9 @@ impl World {
         let mut route = self.config.route[0].clone();
         route.plugins = plugins.iter().map(|&name| name.to_owned()).collect();
         let routes = Arc::new(HashMap::from([(Arc::from("/orders"), route)]));
-        let host = PluginHost::start(&self.config.plugins, Vec::new(), Arc::default()).unwrap();
+        let host = PluginHost::start(&self.config.plugins, Arc::default()).unwrap();
+        let chain: Vec<String> = plugins.iter().map(|&name| name.to_owned()).collect();
+        host.publish(Generation::new(1, Vec::new(), [("/orders", chain.as_slice())]));
         let (outbox, clock) = (self.outbox.clone(), self.clock.clone());
         let limits = self.config.relay.clone();
         let mut decider = Decider::new(outbox, host, routes, limits, clock, Arc::default(), HandOver::default());

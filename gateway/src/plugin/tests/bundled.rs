@@ -38,7 +38,7 @@ fn an_order_is_judged_and_enriched() {
     assert_eq!(runs(0), [("order-rules", "enrich"), ("customer-enricher", "enrich")]);
     assert_eq!(runs(1), [("order-rules", "enrich"), ("customer-enricher", "accept")]);
     assert_eq!(runs(2), [("order-rules", "reject")]);
-    let digests: Vec<_> = host.plugins().into_iter().map(|plugin| plugin.digest).collect();
+    let digests: Vec<_> = host.generation().plugins().into_iter().map(|plugin| plugin.digest).collect();
     assert_eq!(judgements[0].runs[1].digest, digests[1]);
     assert!(digests.iter().all(|digest| digest.starts_with("sha256:") && digest.len() == 71), "{digests:?}");
 }
@@ -83,10 +83,11 @@ fn an_absent_plugin_is_a_fault_and_an_empty_chain_passes() {
 #[test]
 fn one_order_can_be_judged_alone() {
     let host = bundled_host(&limits());
-    let chain = CHAIN.map(str::to_owned);
+    chain(&host, &CHAIN);
     wait(async {
         let many = (0..200).map(|_| candidate(order("17850", 6))).collect();
-        let (many, alone) = tokio::join!(host.judge(&chain, many), host.judge_alone(&chain, candidate(order("1", 0))));
+        let (many, alone) =
+            tokio::join!(host.judge("/orders", many), host.judge_alone("/orders", candidate(order("1", 0))));
         assert!(many.iter().all(|judgement| word(judgement) == "patched"));
         assert_eq!(word(&alone), "reject");
     });
@@ -96,7 +97,7 @@ fn one_order_can_be_judged_alone() {
 fn verdicts_and_faults_are_counted() {
     let metrics = Arc::new(Metrics::new());
     let sources = super::super::bundled().into_iter().map(|(name, component)| source(name, component)).collect();
-    let host = PluginHost::start(&limits(), sources, Arc::clone(&metrics)).unwrap();
+    let host = host_with(&limits(), sources, Arc::clone(&metrics));
     judge(&host, &CHAIN, [order("1", 6), order("1", 6), order("1", 0)]);
     let text = metrics.render();
     for line in [

@@ -3,8 +3,7 @@
 use super::*;
 
 fn refusal(component: impl Into<Bytes>) -> String {
-    let started = PluginHost::start(&limits(), vec![source("odd", component)], Arc::default());
-    let text = started.err().unwrap().to_string();
+    let text = refused(&limits(), source("odd", component)).to_string();
     assert!(text.starts_with("plugin `odd` "), "{text}");
     text
 }
@@ -37,7 +36,7 @@ fn what_imports_more_than_granted_is_refused_by_name() {
 #[test]
 fn what_exports_nothing_is_refused() {
     let error = refusal(text("(component)"));
-    assert!(error.contains("does not export sluice:plugin/lifecycle@1.0.0"), "{error}");
+    assert!(error.contains("does not export sluice:plugin/lifecycle"), "{error}");
 }
 
 #[test]
@@ -47,7 +46,7 @@ fn what_exports_something_else_is_refused() {
         (export "sluice:plugin/lifecycle@1.0.0" (instance $empty))
         (export "sluice:plugin/processor@1.0.0" (instance $empty)))"#;
     let error = refusal(text(wat));
-    assert!(error.contains("does not fit the contract sluice:plugin@1.0.0"), "{error}");
+    assert!(error.contains("does not fit the contract sluice:plugin@1"), "{error}");
 }
 
 #[test]
@@ -67,7 +66,7 @@ fn what_loops_or_traps_at_start_is_refused() {
 #[test]
 fn what_is_too_large_is_refused() {
     let limits = PluginsConfig { file_bytes_max: ByteSize(1000), ..limits() };
-    let error = PluginHost::start(&limits, vec![source("odd", vec![0; 1001])], Arc::default()).unwrap_err();
+    let error = refused(&limits, source("odd", vec![0; 1001]));
     assert!(error.to_string().contains("has 1001 bytes, more than the 1000 of"), "{error}");
 }
 
@@ -75,14 +74,7 @@ fn what_is_too_large_is_refused() {
 fn a_bad_configuration_shows_its_problems() {
     let (name, component) = super::super::bundled()[0];
     let bad = PluginSource { config_json: br#"{"currencies":["eur"]}"#.to_vec(), ..source(name, component) };
-    let error = PluginHost::start(&limits(), vec![bad], Arc::default()).unwrap_err();
+    let error = refused(&limits(), bad);
     let expected = "plugin `order-rules` refuses its configuration: /currencies: `eur` is no ISO 4217 code in use";
     assert_eq!(error.to_string(), expected);
-}
-
-#[test]
-fn names_are_taken_once() {
-    let twice = vec![source("odd", Vec::new()), source("odd", Vec::new())];
-    let error = PluginHost::start(&limits(), twice, Arc::default()).unwrap_err();
-    assert_eq!(error.to_string(), "there are two plugins named `odd`");
 }

@@ -9,7 +9,7 @@ use crate::{Level, Order, PatchOp, Plugin, Problem, Verdict, configured};
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated code")]
 pub mod bindings {
     wit_bindgen::generate!({
-        path: "wit/1.0.0",
+        path: "../wit/1.1.0",
         world: "enricher",
         export_macro_name: "export_plugin",
         pub_export_macro: true,
