@@ -1,42 +1,20 @@
-//! `sluice plugin`: which plugins a running node serves with.
+//! `sluice plugin`: what can be asked about plugins, group by group.
+
+mod operate;
 
 use std::path::Path;
 
 use clap::Subcommand;
-use serde_json::Value;
-
-use super::client::Client;
-use super::{AdminUrl, Output, base_url, show};
 
 #[derive(Debug, Subcommand)]
 pub enum PluginCommand {
-    /// List the plugins that serve, with digest, origin and routes.
-    List {
-        #[command(flatten)]
-        admin: AdminUrl,
-        #[arg(short, long, default_value = "table")]
-        output: Output,
-    },
+    /// What the operator of a running node does.
+    #[command(flatten)]
+    Operate(operate::OperateCommand),
 }
 
 pub(super) fn run(command: PluginCommand, config: Option<&Path>) -> anyhow::Result<()> {
-    let PluginCommand::List { admin, output } = command;
-    let client = Client::new(&base_url(admin.url, config, |config| config.admin.listen)?);
-    let answer = client.get("/plugins").map_err(|error| client.unreachable(&error))?.success()?.json()?;
-    let plugins = answer.get("plugins").unwrap_or(&answer);
-    let plugins = plugins.as_array().map(Vec::as_slice).unwrap_or_default();
-    let shown: Vec<Value> = plugins.iter().map(|plugin| with_short_digest(plugin, output)).collect();
-    show::list(output, &shown, &["name", "digest", "bytes", "origin", "routes"])?;
-    Ok(())
-}
-
-/// Twelve digits are enough to tell two apart on a screen.
-fn with_short_digest(plugin: &Value, output: Output) -> Value {
-    let mut plugin = plugin.clone();
-    if output == Output::Table
-        && let Some(Value::String(digest)) = plugin.get_mut("digest")
-    {
-        *digest = digest.trim_start_matches("sha256:").chars().take(12).collect();
+    match command {
+        PluginCommand::Operate(command) => operate::run(command, config),
     }
-    plugin
 }
