@@ -1,0 +1,7 @@
+module order-check
+
+go 1.24
+
+require sluice v0.0.0
+
+replace sluice => ../../sdk
