@@ -20,6 +20,7 @@ mod call;
 mod chain;
 mod engine;
 mod generation;
+mod host;
 mod limits;
 mod load;
 mod pool;

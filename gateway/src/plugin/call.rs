@@ -1,27 +1,15 @@
 //! One call of one plugin: instantiate, configure, process, and say what went wrong.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 
-use tracing::{debug, error, info, warn};
 use wasmtime::{Store, Trap, UpdateDeadline};
 
 use super::FaultKind;
 use super::engine::Runtime;
-use super::limits::{Budget, Memory, MemoryIsUp, TimeIsUp};
+use super::host::{Host, bindings};
+use super::limits::{MemoryIsUp, TimeIsUp};
 use super::load::LoadedPlugin;
 
-/// What the contract says, as generated.
-#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated code")]
-pub(super) mod bindings {
-    wasmtime::component::bindgen!({
-        path: "../plugin-sdk/wit/1.1.0",
-        world: "validator",
-        ownership: Borrowing { duplicate_if_necessary: false },
-    });
-}
-
-use bindings::sluice::plugin::log::Level;
 pub(super) use bindings::sluice::plugin::types::{Event, Outcome, PatchOp, Verdict};
 
 /// What wasmtime says where an answer is longer than `set_hostcall_fuel` allows; it has no type for it.
@@ -103,76 +91,17 @@ impl Call<'_> {
 
     fn store(self, orders: usize, bytes: usize) -> Store<Host> {
         let limits = self.plugin.limits();
-        let lines_left = limits.log_lines_per_order_max.saturating_mul(orders);
-        let host = Host {
-            plugin: Arc::clone(&self.plugin.info().name),
-            memory: Memory::new(limits.memory_bytes_max),
-            budget: limits.budget(orders, bytes),
-            lines_left,
-            lines_dropped: 0,
-            line_bytes_max: limits.log_line_bytes_max,
-        };
+        let host = Host::new(&self.plugin.info().name, limits, orders, bytes);
         let mut store = Store::new(&self.runtime.engine, host);
-        store.limiter(|host| &mut host.memory);
+        store.limiter(|host| host.memory());
         store.set_hostcall_fuel(limits.output_bytes_max);
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|context| {
-            context.data().budget.check().map_err(wasmtime::Error::new)?;
+            context.data().check_time().map_err(wasmtime::Error::new)?;
             Ok(UpdateDeadline::Continue(1))
         });
         store
     }
-}
-
-/// What belongs to one instance.
-pub(super) struct Host {
-    plugin: Arc<str>,
-    memory: Memory,
-    budget: Budget,
-    lines_left: usize,
-    lines_dropped: usize,
-    line_bytes_max: usize,
-}
-
-impl bindings::sluice::plugin::types::Host for Host {}
-
-impl bindings::sluice::plugin::log::Host for Host {
-    fn write(&mut self, level: Level, message: String) {
-        if self.lines_left == 0 {
-            self.lines_dropped += 1;
-            return;
-        }
-        self.lines_left -= 1;
-        let line = printable(&message, self.line_bytes_max);
-        let plugin = &*self.plugin;
-        match level {
-            Level::Debug => debug!(plugin.name = plugin, "{line}"),
-            Level::Info => info!(plugin.name = plugin, "{line}"),
-            Level::Warn => warn!(plugin.name = plugin, "{line}"),
-            Level::Error => error!(plugin.name = plugin, "{line}"),
-        }
-    }
-}
-
-impl Host {
-    fn finish_log(&self) {
-        if self.lines_dropped > 0 {
-            warn!(plugin.name = &*self.plugin, dropped = self.lines_dropped, "the plugin logs too much");
-        }
-    }
-}
-
-/// A line without control characters, cut where it is long.
-fn printable(message: &str, bytes_max: usize) -> String {
-    let cut = message.floor_char_boundary(bytes_max);
-    let mut line = String::with_capacity(cut);
-    for character in message[..cut].chars() {
-        if character.is_control() { line.extend(character.escape_default()) } else { line.push(character) }
-    }
-    if cut < message.len() {
-        line.push('…');
-    }
-    line
 }
 
 /// Puts outcomes into the sequence of their events.

@@ -8,8 +8,9 @@ use std::thread;
 use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, HasSelf, Linker};
 
-use super::call::{self, Call, Host, bindings};
+use super::call::{self, Call};
 use super::engine::{Runtime, THREAD_STACK_BYTES};
+use super::host::{Host, bindings};
 use super::limits::Limits;
 use super::{PluginInfo, PluginOrigin, PluginSource};
 use crate::config::PluginsConfig;

@@ -55,7 +55,7 @@ pub(super) fn read(outcome: call::Outcome, plugin: &Arc<str>, limits: &Limits) -
         },
         Ok(Verdict::Reject(problems)) if problems.is_empty() => contract("it refused without a problem".to_owned()),
         Ok(Verdict::Reject(problems)) => {
-            let problem = |problem: call::bindings::sluice::plugin::types::Problem| Problem {
+            let problem = |problem: super::host::bindings::sluice::plugin::types::Problem| Problem {
                 code: problem.code,
                 title: problem.title,
                 detail: problem.detail,
