@@ -51,8 +51,8 @@ export function judged(plugin: Plugin, order: Order): Verdict {
     return isVerdict(verdict) ? verdict : fault("no-verdict", `judge returned ${kindOf(verdict)} instead of a verdict`);
   } catch (error) {
     if (error instanceof Error && error.stack) log.error(`${messageOf(error)}\n${error.stack}`);
-    const code = error instanceof Error && "code" in error ? String(error.code) : "exception";
-    return fault(code, messageOf(error));
+    const hasCode = error instanceof Error && "code" in error && typeof error.code === "string";
+    return fault(hasCode ? (error.code as string) : "exception", messageOf(error));
   }
 }
 
