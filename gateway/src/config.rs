@@ -99,6 +99,7 @@ pub struct RelayConfig {
     pub pass_bytes_max: ByteSize,
     pub in_flight_records_max: usize,
     pub in_flight_bytes_max: ByteSize,
+    pub patience: Span,
     pub retry_first: Span,
     pub retry_max: Span,
     pub hold_max: Span,

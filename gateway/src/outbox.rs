@@ -47,7 +47,7 @@ use crate::telemetry::Metrics;
 
 pub use accept::{Kept, KeyHash, NewCommand, NewOrder};
 pub use dead::DeadResult;
-pub use decide::{BEHIND, DEAD, Decided, Item, Origin, Pass, SlotDecided, SlotPass, Step};
+pub use decide::{BEHIND, BUSY, DEAD, Decided, Item, Origin, Pass, SlotDecided, SlotPass, Step};
 pub use open::OpenError;
 pub use publish::{Delivered, Deliveries, Placed, Refused, SlotDeliveries};
 pub use read::{OrderFilter, StoredTimeline, Versions};
@@ -192,10 +192,10 @@ impl Outbox {
         self.inner.wakes.entries().notified()
     }
 
-    /// Orders due now, each with those behind it.
-    pub async fn due(&self, limits: ReadLimits) -> Result<Vec<HeldOrder>, OutboxError> {
+    /// Orders of these routes that are due now, each with those behind it; of each route about as many as said.
+    pub async fn due(&self, routes: Vec<(Arc<str>, usize)>, bytes_max: usize) -> Result<Vec<HeldOrder>, OutboxError> {
         let now = self.inner.clock.now();
-        self.read(move |conn| Ok(slots::due(conn, now, limits)?)).await
+        self.read(move |conn| Ok(slots::due(conn, now, &routes, bytes_max)?)).await
     }
 
     /// Every key that has held orders.

@@ -28,10 +28,12 @@ mod verdict;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
 use tokio::sync::{RwLock, oneshot};
 
 use crate::clock::Timestamp;
@@ -101,6 +103,22 @@ pub struct Candidate {
     pub traceparent: Arc<str>,
     /// The order: one JSON object.
     pub body: Bytes,
+}
+
+/// Whether a batch runs among the others or, since it takes long, on the slow thread, which has the lowest priority. Shared
+/// by its clones.
+#[derive(Debug, Clone, Default)]
+pub struct Pace(Arc<AtomicBool>);
+
+impl Pace {
+    /// What has not begun yet runs on the slow thread.
+    pub fn slow_down(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_slow(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// What a chain made of an order.
@@ -188,7 +206,7 @@ pub struct PluginHost {
 }
 
 impl PluginHost {
-    /// Makes the engine and its threads. Nothing is loaded: the first generation is empty.
+    /// Makes the engine and its threads, and the slow one. Nothing is loaded: the first generation is empty.
     ///
     /// # Errors
     ///
@@ -244,32 +262,32 @@ impl PluginHost {
     }
 
     /// Runs a route's chain on each candidate. Result *i* belongs to candidate *i*; what fails is a decision too.
-    pub async fn judge(&self, route: &str, batch: Vec<Candidate>) -> Vec<Judgement> {
-        let generation = self.generation();
-        let mut judgements = Vec::with_capacity(batch.len());
-        let mut running = Vec::new();
-        for part in self.batches.cut(batch) {
+    ///
+    /// One thread is always left to the other routes. Parts of the batch that have not begun when it is slowed down run on
+    /// the slow thread.
+    pub async fn judge(&self, route: &str, batch: Vec<Candidate>, pace: &Pace) -> Vec<Judgement> {
+        let chain = self.generation().chain(route);
+        let parts = self.batches.cut(batch).into_iter().map(|part| async {
             let guard = Arc::clone(&self.calls).read_owned().await;
-            running.push(self.submit(generation.chain(route), part, Permit::Shared(guard)).await);
-        }
-        for part in running {
-            judgements.extend(part.finish().await);
-        }
-        judgements
+            self.submit(Arc::clone(&chain), part, Permit::Shared(guard), pace).await.finish().await
+        });
+        let judgements: Vec<Vec<Judgement>> =
+            stream::iter(parts).buffered(self.batches.threads_per_route()).collect().await;
+        judgements.into_iter().flatten().collect()
     }
 
     /// Runs a chain on one candidate while no other call is under way, for orders that are suspected of a crash.
     pub async fn judge_alone(&self, route: &str, candidate: Candidate) -> Judgement {
         let alone = Arc::clone(&self.calls).write_owned().await;
         let chain = self.generation().chain(route);
-        self.submit(chain, vec![candidate], Permit::Alone(alone)).await.finish().await.remove(0)
+        self.submit(chain, vec![candidate], Permit::Alone(alone), &Pace::default()).await.finish().await.remove(0)
     }
 
-    async fn submit(&self, chain: Arc<[chain::Link]>, orders: Vec<Candidate>, permit: Permit) -> Running {
+    async fn submit(&self, chain: Arc<[chain::Link]>, orders: Vec<Candidate>, permit: Permit, pace: &Pace) -> Running {
         let first = chain.first().map_or_else(|| Arc::from(""), chain::Link::name);
         let count = orders.len();
         let (sender, receiver) = oneshot::channel();
-        self.pool.submit(Job { chain, orders, answer: sender, permit }).await;
+        self.pool.submit(Job { chain, orders, answer: sender, permit }, pace.is_slow()).await;
         Running { count, first, receiver }
     }
 }
@@ -295,4 +313,4 @@ impl Running {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -15,13 +15,13 @@
 //! SQL (`outbox`), Wasm (`plugin`), librdkafka (`publisher`), replies (`replies`).
 
 mod arrange;
+mod aside;
 mod decide;
 mod lane;
 mod publish;
 mod records;
 
 use std::collections::HashMap;
-use std::collections::HashSet;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -40,6 +40,9 @@ use crate::plugin::PluginHost;
 use crate::record::Record;
 use crate::retry::backoff;
 use crate::telemetry::{Metrics, chain};
+
+use arrange::HeldKeys;
+use aside::Aside;
 
 pub use decide::Decider;
 pub use publish::Sender;
@@ -111,8 +114,8 @@ impl Decider {
         metrics: Arc<Metrics>,
         hand_over: HandOver,
     ) -> Self {
-        let (slots, held) = (HashMap::new(), HashSet::new());
-        Self { outbox, plugins, routes, limits, clock, metrics, hand_over, slots, held, position: 0 }
+        let (slots, held, aside) = (HashMap::new(), HeldKeys::default(), Aside::default());
+        Self { outbox, plugins, routes, limits, clock, metrics, hand_over, slots, held, aside, position: 0 }
     }
 
     /// Runs passes until `stop`; a pass already begun is finished first.
@@ -149,6 +152,7 @@ impl Decider {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = committed => {}
+                () = self.aside.finished(self.limits.patience.0), if !self.aside.is_idle() => {}
                 () = tokio::time::sleep(self.limits.poll_interval.0) => {}
             }
         }

@@ -9,7 +9,7 @@ use order_rules::OrderRules;
 use sluice::clock::Clock;
 use sluice::order::OrderId;
 use sluice::order::patch::{self, PatchOp};
-use sluice::plugin::{Candidate, Decision, Generation, PluginHost, PluginOrigin, PluginSource, bundled};
+use sluice::plugin::{Candidate, Decision, Generation, Pace, PluginHost, PluginOrigin, PluginSource, bundled};
 use sluice::telemetry::Metrics;
 use sluice_plugin::testing::Harness;
 use sluice_plugin::{Order, Verdict};
@@ -47,7 +47,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
 
     let candidates: Vec<Candidate> = (0..ORDERS).map(candidate).collect();
     let expected: Vec<Bytes> = candidates.iter().map(|order| natively(&native, order)).collect::<Result<_, _>>()?;
-    let in_host = || runtime.block_on(host.judge(ROUTE, candidates.clone()));
+    let pace = Pace::default();
+    let in_host = || runtime.block_on(host.judge(ROUTE, candidates.clone(), &pace));
     for (judgement, expected) in in_host().into_iter().zip(&expected) {
         let Decision::Pass { body, .. } = judgement.decision else { anyhow::bail!("{judgement:?}") };
         ensure!(body == *expected, "the host and native code made different orders");

@@ -22,6 +22,8 @@ use crate::route::Rules;
 
 /// The reason of an order that stands behind another of its key.
 pub const BEHIND: &str = "behind";
+/// The reason of an order that is judged aside, since the plugins of its route take long.
+pub const BUSY: &str = "busy";
 /// The reason of a dead order.
 pub const DEAD: &str = "dead";
 
@@ -31,6 +33,8 @@ pub struct Pass {
     pub slots: Vec<SlotPass>,
     /// Whether an order ran alone in the process; it survived.
     pub ran_alone: bool,
+    /// What is still under way when this is committed, named as by [`begin`](super::Outbox::begin); empty if nothing is.
+    pub still_open: String,
 }
 
 /// The part of a pass that is one slot's.
@@ -85,6 +89,8 @@ pub enum Step {
         /// How often the order killed the process.
         deaths: u32,
     },
+    /// Its plugins take long: it is judged aside, and due at once.
+    Aside,
     /// An order before it under the same key is held.
     Behind,
     /// Held too long, or it killed the process too often.
@@ -117,7 +123,7 @@ pub struct SlotDecided {
 
 pub(super) fn decide(tx: &mut Tx<'_>, pass: &Pass, rules: &Rules) -> rusqlite::Result<Decided> {
     let slots = pass.slots.iter().map(|part| decide_slot(tx, part, rules)).collect::<rusqlite::Result<_>>()?;
-    tx.execute("UPDATE begun SET is_open = 0", [])?;
+    tx.execute("UPDATE begun SET batch = ?1, is_open = (?1 <> '')", [&pass.still_open])?;
     if pass.ran_alone {
         tx.execute("UPDATE suspects SET alone = NULL", [])?;
     }
@@ -293,6 +299,17 @@ impl Deciding<'_, '_> {
                 };
                 self.hold(order, item, held, Some(*due_at), *deaths, happenings)
             }
+            Step::Aside => {
+                let held = Held {
+                    reason: BUSY.to_owned(),
+                    detail: Some("the plugins of its route take long".to_owned()),
+                    since: self.tx.now,
+                    next_attempt_at: Some(self.tx.now),
+                    attempts: 0,
+                };
+                let due_at = held.next_attempt_at;
+                self.hold(order, item, held, due_at, 0, happenings)
+            }
             Step::Behind => {
                 let held = Held {
                     reason: BEHIND.to_owned(),
@@ -418,7 +435,7 @@ impl Deciding<'_, '_> {
 
 /// Since when the order is held for a reason of its own, and how often the chain ran, this run included.
 fn first_hold(order: &OrderState, item: &Item) -> (Option<Timestamp>, u32) {
-    let own = order.held.as_ref().filter(|held| held.reason != BEHIND && held.reason != DEAD);
+    let own = order.held.as_ref().filter(|held| ![BEHIND, BUSY, DEAD].contains(&held.reason.as_str()));
     match item.origin {
         Origin::Held { attempts } => (own.map(|held| held.since), attempts + 1),
         Origin::Entry { .. } => (None, 1),

@@ -8,7 +8,10 @@ use std::sync::Once;
 use rusqlite::{Connection, OpenFlags, ffi};
 
 /// Numbered from 1, forward only; each raises `user_version` by one.
-const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/sqlite/0001_orders.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../migrations/sqlite/0001_orders.sql"),
+    include_str!("../../migrations/sqlite/0002_held_by_route.sql"),
+];
 
 /// Statements kept prepared per connection; more than there are.
 const STATEMENTS_MAX: usize = 128;

@@ -190,15 +190,16 @@ fn read_entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     })
 }
 
-/// Orders due at `now`, the longest overdue first, each with those behind it, in the order of their key.
-pub(super) fn due(conn: &Connection, now: Timestamp, limits: ReadLimits) -> rusqlite::Result<Vec<HeldOrder>> {
-    let mut heads = conn
-        .prepare_cached("SELECT slot, route, order_key, place FROM held WHERE due_at <= ?1 ORDER BY due_at LIMIT ?2")?;
-    let heads = heads
-        .query_map(params![now, limits.count()], |row| {
-            Ok((row.get::<_, Slot>(0)?, row.get::<_, Arc<str>>(1)?, row.get::<_, Arc<str>>(2)?, row.get::<_, i64>(3)?))
-        })?
-        .collect::<rusqlite::Result<Vec<_>>>()?;
+/// Orders due at `now`, of each route the longest overdue first, each with those behind it, in the order of their key.
+pub(super) fn due(
+    conn: &Connection,
+    now: Timestamp,
+    routes: &[(Arc<str>, usize)],
+    bytes_max: usize,
+) -> rusqlite::Result<Vec<HeldOrder>> {
+    let mut heads = conn.prepare_cached(
+        "SELECT slot, order_key, place FROM held WHERE route = ?1 AND due_at <= ?2 ORDER BY due_at LIMIT ?3",
+    )?;
     let mut followers = conn.prepare_cached(
         "SELECT d.place, d.slot, ?5, d.order_id, o.route, o.order_key, o.accepted_at, o.traceparent, h.body, NULL,
                 o.redrives, d.since, d.attempts, d.deaths
@@ -207,27 +208,38 @@ pub(super) fn due(conn: &Connection, now: Timestamp, limits: ReadLimits) -> rusq
     )?;
     let mut taken: Vec<HeldOrder> = Vec::new();
     let mut bytes = 0;
-    for (slot, route, order_key, place) in heads {
-        let left = i64::try_from(limits.count.saturating_sub(taken.len())).unwrap_or(0);
-        let rows =
-            followers.query_map(params![slot, route, order_key, place, EntryKind::Order.as_str(), left], |row| {
-                Ok(HeldOrder {
-                    entry: read_entry(row)?,
-                    since: row.get(11)?,
-                    attempts: row.get(12)?,
-                    deaths: row.get(13)?,
-                })
-            })?;
-        for row in rows {
-            let held = row?;
-            bytes += held.entry.body.len();
-            taken.push(held);
-            if bytes >= limits.bytes {
-                return Ok(taken);
+    for (route, count) in routes {
+        let count = i64::try_from(*count).unwrap_or(i64::MAX);
+        let heads = heads
+            .query_map(params![route, now, count], |row| {
+                Ok((row.get::<_, Slot>(0)?, row.get::<_, Arc<str>>(1)?, row.get::<_, i64>(2)?))
+            })?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        let mut left = count;
+        for (slot, order_key, place) in heads {
+            let rows = followers.query_map(
+                params![slot, route, order_key, place, EntryKind::Order.as_str(), left],
+                |row| {
+                    Ok(HeldOrder {
+                        entry: read_entry(row)?,
+                        since: row.get(11)?,
+                        attempts: row.get(12)?,
+                        deaths: row.get(13)?,
+                    })
+                },
+            )?;
+            for row in rows {
+                let held = row?;
+                bytes += held.entry.body.len();
+                left -= 1;
+                taken.push(held);
+                if bytes >= bytes_max {
+                    return Ok(taken);
+                }
             }
-        }
-        if taken.len() >= limits.count {
-            break;
+            if left <= 0 {
+                break;
+            }
         }
     }
     Ok(taken)

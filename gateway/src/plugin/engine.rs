@@ -32,9 +32,9 @@ pub(super) struct Runtime {
 }
 
 impl Runtime {
-    /// Makes an engine with room for one instance on each of so many threads, and one for a plugin that is being loaded.
+    /// Makes an engine with room for one instance on each of so many threads, one on the slow thread, and one for a plugin that is being loaded.
     pub(super) fn start(threads: usize) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        let engine = match Engine::new(config().allocation_strategy(pool(threads + 1))) {
+        let engine = match Engine::new(config().allocation_strategy(pool(threads + 2))) {
             Ok(engine) => engine,
             Err(error) => {
                 warn!(error = format!("{error:#}"), "no address space for pooled plugin memory: plugins start slower");

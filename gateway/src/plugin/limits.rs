@@ -34,6 +34,11 @@ impl BatchLimits {
         }
     }
 
+    /// Threads that one route's batch may have at the same time.
+    pub(super) fn threads_per_route(self) -> usize {
+        self.threads.saturating_sub(1).max(1)
+    }
+
     /// Cuts a batch by number and bytes; an order above the bytes stands alone.
     pub(super) fn cut(self, batch: Vec<Candidate>) -> Vec<Vec<Candidate>> {
         let mut parts: Vec<Vec<Candidate>> = Vec::new();

@@ -4,8 +4,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use rustix::process::setpriority_process;
+use rustix::thread::gettid;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, mpsc, oneshot};
-use tracing::error;
+use tracing::{debug, error};
 
 use super::chain::{Chain, Link};
 use super::engine::{Runtime, THREAD_STACK_BYTES};
@@ -14,6 +16,12 @@ use crate::telemetry::metrics::Metrics;
 
 /// Jobs that may wait for each thread.
 const QUEUE_PER_THREAD: usize = 4;
+
+/// Niceness of the slow thread: whatever else wants to run goes first.
+const SLOW_NICE: i32 = 15;
+
+/// Where threads take their jobs from.
+type Jobs = Arc<Mutex<mpsc::Receiver<Job>>>;
 
 /// A batch for a chain, and where its judgements go.
 pub(super) struct Job {
@@ -31,39 +39,62 @@ pub(super) enum Permit {
     Alone(OwnedRwLockWriteGuard<()>),
 }
 
-/// A fixed number of threads on one bounded queue. They end when the pool is dropped.
+/// A fixed number of threads on one bounded queue, and a slow one on its own. They end when the pool is dropped.
 #[derive(Debug)]
 pub(super) struct Pool {
     queue: mpsc::Sender<Job>,
+    slow: mpsc::Sender<Job>,
 }
 
 impl Pool {
     pub(super) fn start(runtime: &Runtime, threads: usize, metrics: &Arc<Metrics>) -> std::io::Result<Self> {
-        let (queue, jobs) = mpsc::channel(threads * QUEUE_PER_THREAD);
-        let jobs = Arc::new(Mutex::new(jobs));
+        let queue = |length| -> (mpsc::Sender<Job>, Jobs) {
+            let (queue, jobs) = mpsc::channel(length);
+            (queue, Arc::new(Mutex::new(jobs)))
+        };
+        let (sender, jobs) = queue(threads * QUEUE_PER_THREAD);
         for number in 0..threads {
-            let (jobs, runtime, metrics) = (Arc::clone(&jobs), runtime.clone(), Arc::clone(metrics));
-            thread::Builder::new().name(format!("plugin-{number}")).stack_size(THREAD_STACK_BYTES).spawn(
-                move || {
-                    let chain = Chain { runtime: &runtime, metrics: &metrics };
-                    while let Some(job) = next(&jobs) {
-                        work(&chain, job);
-                    }
-                },
-            )?;
+            spawn(format!("plugin-{number}"), &jobs, runtime, metrics, None)?;
         }
-        Ok(Self { queue })
+        let (slow, jobs) = queue(QUEUE_PER_THREAD);
+        spawn("plugin-slow".to_owned(), &jobs, runtime, metrics, Some(SLOW_NICE))?;
+        Ok(Self { queue: sender, slow })
     }
 
     /// Waits for room in the queue and hands the job over.
-    pub(super) async fn submit(&self, job: Job) {
+    pub(super) async fn submit(&self, job: Job, is_slow: bool) {
+        let queue = if is_slow { &self.slow } else { &self.queue };
         // The threads outlive the pool; were they gone, the job's answer would be dropped, which its waiter sees.
-        drop(self.queue.send(job).await);
+        drop(queue.send(job).await);
     }
 }
 
+fn spawn(
+    name: String,
+    jobs: &Jobs,
+    runtime: &Runtime,
+    metrics: &Arc<Metrics>,
+    nice: Option<i32>,
+) -> std::io::Result<()> {
+    let (jobs, runtime, metrics) = (Arc::clone(jobs), runtime.clone(), Arc::clone(metrics));
+    let thread = thread::Builder::new().name(name).stack_size(THREAD_STACK_BYTES);
+    thread.spawn(move || {
+        if let Some(nice) = nice
+            && let Err(error) = setpriority_process(Some(gettid()), nice)
+        {
+            // It runs like the others then.
+            debug!(%error, "the priority of a thread stays as it is");
+        }
+        let chain = Chain { runtime: &runtime, metrics: &metrics };
+        while let Some(job) = next(&jobs) {
+            work(&chain, job);
+        }
+    })?;
+    Ok(())
+}
+
 /// The next job. One thread waits in the queue, the others for their turn to do so.
-fn next(jobs: &Mutex<mpsc::Receiver<Job>>) -> Option<Job> {
+fn next(jobs: &Jobs) -> Option<Job> {
     jobs.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv()
 }
 

@@ -47,7 +47,7 @@ fn candidate(body: impl Into<Bytes>) -> Candidate {
     }
 }
 
-fn source(name: &str, component: impl Into<Bytes>) -> PluginSource {
+pub(crate) fn source(name: &str, component: impl Into<Bytes>) -> PluginSource {
     PluginSource {
         name: name.to_owned(),
         origin: PluginOrigin::File(format!("{name}.wasm").into()),
@@ -57,7 +57,7 @@ fn source(name: &str, component: impl Into<Bytes>) -> PluginSource {
 }
 
 /// A guest by hand, with its places filled in.
-fn guest(evil: &str, configure: &str, start: &str) -> Vec<u8> {
+pub(crate) fn guest(evil: &str, configure: &str, start: &str) -> Vec<u8> {
     let text = include_str!("tests/guest.wat");
     component(&text.replace("EVIL", evil).replace("CONFIGURE", configure).replace("START", start))
 }
@@ -104,7 +104,7 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
 
 fn judge(host: &PluginHost, names: &[&str], bodies: impl IntoIterator<Item = Bytes>) -> Vec<Judgement> {
     chain(host, names);
-    wait(host.judge("/orders", bodies.into_iter().map(candidate).collect()))
+    wait(host.judge("/orders", bodies.into_iter().map(candidate).collect(), &Pace::default()))
 }
 
 /// What became of an order, for comparing.

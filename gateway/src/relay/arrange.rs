@@ -1,6 +1,6 @@
 //! Puts what a pass read into the order in which it is decided. Pure.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
@@ -10,6 +10,41 @@ use crate::plugin::Judgement;
 
 /// Route and order key: what keeps its order.
 pub(super) type Key = (Arc<str>, Arc<str>);
+
+/// The keys that have held orders, by route.
+#[derive(Debug, Default)]
+pub(super) struct HeldKeys(HashMap<Arc<str>, HashSet<Arc<str>>>);
+
+impl HeldKeys {
+    pub(super) fn contains(&self, route: &str, order_key: &str) -> bool {
+        self.0.get(route).is_some_and(|keys| keys.contains(order_key))
+    }
+
+    pub(super) fn insert(&mut self, (route, order_key): Key) {
+        self.0.entry(route).or_default().insert(order_key);
+    }
+
+    pub(super) fn remove(&mut self, route: &str, order_key: &str) {
+        let Some(keys) = self.0.get_mut(route) else { return };
+        keys.remove(order_key);
+        if keys.is_empty() {
+            self.0.remove(route);
+        }
+    }
+
+    /// Routes that have any.
+    pub(super) fn routes(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.0.keys()
+    }
+}
+
+impl FromIterator<Key> for HeldKeys {
+    fn from_iter<I: IntoIterator<Item = Key>>(keys: I) -> Self {
+        let mut held = Self::default();
+        keys.into_iter().for_each(|key| held.insert(key));
+        held
+    }
+}
 
 /// One entry or held order of a pass.
 #[derive(Debug)]
@@ -25,6 +60,8 @@ pub(super) struct Work {
     /// Whether the plugins are asked.
     pub(super) is_judged: bool,
     pub(super) judgement: Option<Judgement>,
+    /// Whether its judgement is left to what is judged aside.
+    pub(super) is_aside: bool,
 }
 
 /// What a pass will look at.
@@ -40,7 +77,7 @@ pub(super) struct Arranged {
 pub(super) fn arrange(
     due: Vec<HeldOrder>,
     entries: Vec<Entry>,
-    held: &HashSet<Key>,
+    held: &HeldKeys,
     look: impl Fn(&Entry) -> (bool, bool),
 ) -> Arranged {
     let mut work: Vec<Work> = due.into_iter().map(Work::of_held).collect();
@@ -68,15 +105,35 @@ impl Work {
         // One that was only behind so far begins to wait for itself now.
         let since = (attempts > 0).then_some(since);
         let origin = Origin::Held { attempts };
-        Self { entry, origin, since, attempts, deaths, is_behind: false, is_judged: true, judgement: None }
+        Self {
+            entry,
+            origin,
+            since,
+            attempts,
+            deaths,
+            is_behind: false,
+            is_judged: true,
+            judgement: None,
+            is_aside: false,
+        }
     }
 
-    fn of_entry(entry: Entry, held: &HashSet<Key>) -> Self {
+    fn of_entry(entry: Entry, held: &HeldKeys) -> Self {
         let origin = Origin::Entry { kind: entry.kind, number: entry.number };
         let asks = matches!(entry.kind, EntryKind::Order | EntryKind::Redrive);
-        let is_behind = asks && held.contains(&(Arc::clone(&entry.route), Arc::clone(&entry.order_key)));
+        let is_behind = asks && held.contains(&entry.route, &entry.order_key);
         let is_judged = asks && !is_behind;
-        Self { entry, origin, since: None, attempts: 0, deaths: 0, is_behind, is_judged, judgement: None }
+        Self {
+            entry,
+            origin,
+            since: None,
+            attempts: 0,
+            deaths: 0,
+            is_behind,
+            is_judged,
+            judgement: None,
+            is_aside: false,
+        }
     }
 
     pub(super) fn key(&self) -> Key {
@@ -88,9 +145,9 @@ impl Work {
         matches!(self.entry.kind, EntryKind::Order | EntryKind::Redrive) && matches!(self.origin, Origin::Entry { .. })
     }
 
-    /// It joins those that are held under its key.
-    pub(super) fn behind(self) -> Item {
+    /// It moves to the held table, unjudged.
+    pub(super) fn moves(self, step: Step) -> Item {
         let (order_id, origin) = (self.entry.order_id, self.origin);
-        Item { order_id, origin, step: Step::Behind, runs: Vec::new(), plugins: String::new() }
+        Item { order_id, origin, step, runs: Vec::new(), plugins: String::new() }
     }
 }

@@ -4,12 +4,14 @@
 //! the held table with those behind it under the same key; everything else goes on (PROTOCOL D1 to D10).
 
 use std::collections::{HashMap, HashSet};
+use std::pin::pin;
 use std::sync::Arc;
 
-use futures_util::future::join_all;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use tracing::{info, warn};
 
-use super::arrange::{Arranged, Key, Work, arrange};
+use super::arrange::{Arranged, HeldKeys, Key, Work, arrange};
+use super::aside::{self, Aside, Running};
 use super::records::{order_record, outcome_record};
 use super::{HandOver, Routes};
 use crate::clock::{Clock, Timestamp};
@@ -18,9 +20,9 @@ use crate::entry::EntryKind;
 use crate::order::timeline::Happening;
 use crate::order::{OrderId, Slot};
 use crate::outbox::{
-    Item, Origin, Outbox, OutboxError, Pass, ReadLimits, SlotDecided, SlotPass, Step, Suspicion, Tenure,
+    HeldOrder, Item, Origin, Outbox, OutboxError, Pass, ReadLimits, SlotDecided, SlotPass, Step, Suspicion, Tenure,
 };
-use crate::plugin::{Candidate, Decision, Judgement, PluginHost};
+use crate::plugin::{Candidate, Decision, Judgement, Pace, PluginHost};
 use crate::record::Record;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::KindLabel;
@@ -29,6 +31,9 @@ use crate::telemetry::metrics::KindLabel;
 const DEATHS_MAX: u32 = 3;
 /// Slots that had nothing to carry are moved on when they lag so far behind the log.
 const IDLE_LAG_MAX: i64 = 10_000;
+
+/// Places in a pass's work, by route.
+type Batches = HashMap<Arc<str>, Vec<usize>>;
 
 /// The deciding half of the relay.
 #[derive(Debug)]
@@ -41,7 +46,8 @@ pub struct Decider {
     pub(super) metrics: Arc<Metrics>,
     pub(super) hand_over: HandOver,
     pub(super) slots: HashMap<Slot, SlotState>,
-    pub(super) held: HashSet<Key>,
+    pub(super) held: HeldKeys,
+    pub(super) aside: Aside,
     /// Every entry up to this one is carried.
     pub(super) position: i64,
 }
@@ -70,6 +76,7 @@ impl SlotState {
 impl Decider {
     /// Forgets everything and reads it from the database (PROTOCOL O5).
     pub(super) async fn load(&mut self, tenures: Vec<Tenure>) -> Result<(), OutboxError> {
+        self.aside.clear();
         self.held = self.outbox.held_keys().await?.into_iter().map(|(_, route, key)| (route, key)).collect();
         self.position = tenures.iter().map(|tenure| tenure.decide_cursor).min().unwrap_or(0);
         let is_quiet = tenures.iter().all(|tenure| tenure.suspicion.is_none());
@@ -95,7 +102,8 @@ impl Decider {
     /// Runs one pass and returns how many entries and held orders it looked at.
     pub async fn pass(&mut self) -> Result<usize, OutboxError> {
         let limits = ReadLimits { count: self.limits.pass_entries_max, bytes: self.limits.pass_bytes_max.0 };
-        let due = if self.held.is_empty() { Vec::new() } else { self.outbox.due(limits).await? };
+        self.aside.collect(self.limits.patience.0);
+        let due = self.due(limits).await?;
         let entries = self.outbox.entries(self.position, limits).await?;
         let looked_at = due.len() + entries.len();
         let read_to = entries.last().map_or(self.position, |entry| entry.number);
@@ -119,30 +127,39 @@ impl Decider {
         Ok(looked_at)
     }
 
+    /// Held orders that are due, but for those of routes whose last batch is still judged aside.
+    async fn due(&mut self, limits: ReadLimits) -> Result<Vec<HeldOrder>, OutboxError> {
+        let routes = self.due_routes(limits.count);
+        if routes.is_empty() { Ok(Vec::new()) } else { self.outbox.due(routes, limits.bytes).await }
+    }
+
+    /// Routes whose held orders are looked at, and how many of each.
+    fn due_routes(&self, count_max: usize) -> Vec<(Arc<str>, usize)> {
+        let count = |route: &Arc<str>| if self.aside.lags(route) { aside::BATCH_ORDERS_MAX } else { count_max };
+        let routes = self.held.routes().filter(|route| !self.aside.is_busy(route));
+        routes.map(|route| (Arc::clone(route), count(route))).collect()
+    }
+
     /// Runs the chains, route by route at the same time; suspects alone. Returns whether any ran alone.
-    async fn judge(&self, work: &mut [Work]) -> Result<bool, OutboxError> {
-        let mut by_route: HashMap<Arc<str>, Vec<usize>> = HashMap::new();
-        let mut alone = Vec::new();
-        for (index, item) in work.iter().enumerate().filter(|(_, work)| work.is_judged) {
-            if self.runs_alone(item) {
-                alone.push(index);
-            } else {
-                by_route.entry(Arc::clone(&item.entry.route)).or_default().push(index);
-            }
-        }
-        let together: HashSet<Slot> = by_route.values().flatten().map(|index| work[*index].entry.slot).collect();
+    async fn judge(&mut self, work: &mut [Work]) -> Result<bool, OutboxError> {
+        let (by_route, lagging, alone) = self.sort(work);
+        let slots_of = |indexes: &Vec<usize>| indexes.iter().map(|index| work[*index].entry.slot).collect::<Vec<_>>();
+        let together: HashSet<Slot> = by_route.values().chain(lagging.values()).flat_map(slots_of).collect();
         if !together.is_empty() {
-            let names: Vec<String> = together.into_iter().map(|slot| self.name(slot)).collect();
-            self.outbox.begin(names.join(","), None).await?;
+            let names = self.names(together.iter().copied().chain(self.aside.slots()));
+            self.outbox.begin(names, None).await?;
         }
-        let runs = by_route.into_iter().map(|(route, indexes)| {
-            let candidates = indexes.iter().map(|index| self.candidate(&work[*index])).collect();
-            async move { (indexes, self.plugins.judge(&route, candidates).await) }
-        });
-        for (indexes, judgements) in join_all(runs).await {
-            for (index, judgement) in indexes.into_iter().zip(judgements) {
-                work[index].judgement = Some(judgement);
-            }
+        for (route, indexes) in lagging {
+            let pace = Pace::default();
+            pace.slow_down();
+            let (number, batch) = self.batch(&route, &indexes, work, pace);
+            self.leave_aside(&route, number, &indexes, work);
+            self.aside.run([batch]);
+        }
+        self.judge_together(by_route, work, &together).await;
+        if !alone.is_empty() {
+            // Whoever is blamed for the end of the process must be alone in it.
+            self.aside.idle(self.limits.patience.0).await;
         }
         for index in &alone {
             let item = &work[*index];
@@ -158,8 +175,94 @@ impl Decider {
         Ok(!alone.is_empty())
     }
 
+    /// Who is judged now, by route; who is judged aside, by route; and who alone. What was judged aside before gets its
+    /// judgement here.
+    fn sort(&mut self, work: &mut [Work]) -> (Batches, Batches, Vec<usize>) {
+        let (mut by_route, mut lagging, mut alone) = (Batches::new(), Batches::new(), Vec::new());
+        for (index, item) in work.iter_mut().enumerate() {
+            let route = &item.entry.route;
+            if !item.is_judged {
+                if matches!(item.entry.kind, EntryKind::Cancel | EntryKind::Revise) {
+                    self.aside.forget_order(route, item.entry.order_id);
+                }
+                continue;
+            }
+            let is_held = matches!(item.origin, Origin::Held { .. });
+            if is_held && let Some(judgement) = self.aside.result(route, item.entry.order_id) {
+                item.judgement = Some(judgement);
+            } else if self.runs_alone(item) {
+                alone.push(index);
+            } else if !self.aside.lags(route) {
+                by_route.entry(Arc::clone(route)).or_default().push(index);
+            } else {
+                item.is_aside = true;
+                if is_held {
+                    lagging.entry(Arc::clone(route)).or_default().push(index);
+                }
+            }
+        }
+        (by_route, lagging, alone)
+    }
+
+    fn batch(&mut self, route: &Arc<str>, indexes: &[usize], work: &[Work], pace: Pace) -> (u64, Running) {
+        let candidates = indexes.iter().map(|index| self.candidate(&work[*index])).collect();
+        self.aside.batch(&self.plugins, route, candidates, pace)
+    }
+
+    /// Leaves orders of a batch to what is judged aside.
+    fn leave_aside(&mut self, route: &Arc<str>, number: u64, indexes: &[usize], work: &mut [Work]) {
+        for index in indexes {
+            work[*index].is_aside = true;
+        }
+        let orders = indexes.iter().map(|index| (work[*index].entry.order_id, work[*index].entry.slot));
+        self.aside.note(route, number, orders);
+    }
+
+    /// Judges batches of different routes at the same time. What takes too long goes on aside, unless there is no other
+    /// route to wait for it, or a slot is under suspicion: then all must be seen to survive before a cursor moves.
+    async fn judge_together(&mut self, by_route: Batches, work: &mut [Work], slots: &HashSet<Slot>) {
+        let is_suspicious = |slot: &Slot| self.slots.get(slot).is_some_and(|state| state.suspicion.is_some());
+        let has_time = self.routes.len() < 2 || slots.iter().any(is_suspicious);
+        let mut running = FuturesUnordered::new();
+        let mut open: HashMap<Arc<str>, (u64, Pace, Vec<usize>)> = HashMap::new();
+        for (route, indexes) in by_route {
+            let pace = Pace::default();
+            let (number, batch) = self.batch(&route, &indexes, work, pace.clone());
+            running.push(batch);
+            open.insert(route, (number, pace, indexes));
+        }
+        let mut patience = pin!(tokio::time::sleep(self.limits.patience.0));
+        loop {
+            tokio::select! {
+                // What is there counts, also when the time is up.
+                biased;
+                judged = running.next() => {
+                    let Some(judged) = judged else { return };
+                    let (route, judgements) = judged.into_judgements();
+                    let places = open.remove(&route).into_iter().flat_map(|(.., indexes)| indexes);
+                    for (index, judgement) in places.zip(judgements) {
+                        work[index].judgement = Some(judgement);
+                    }
+                }
+                () = &mut patience, if !has_time => break,
+            }
+        }
+        for (route, (number, pace, indexes)) in open {
+            pace.slow_down();
+            info!(route = &*route, "the plugins of {route} take long: its orders are judged aside");
+            self.leave_aside(&route, number, &indexes, work);
+        }
+        self.aside.run(running);
+    }
+
     fn cursor(&self, slot: Slot) -> i64 {
         self.slots.get(&slot).map_or(0, |slot| slot.cursor)
+    }
+
+    /// What parts of a pass are called in the database.
+    fn names(&self, slots: impl IntoIterator<Item = Slot>) -> String {
+        let slots: HashSet<Slot> = slots.into_iter().collect();
+        slots.into_iter().map(|slot| self.name(slot)).collect::<Vec<_>>().join(",")
     }
 
     /// What a slot's part of a pass is called in the database.
@@ -213,14 +316,28 @@ impl Decider {
                 continue;
             }
             let is_behind = work.is_order() && (work.is_behind || stopped.contains(&key));
-            let item = if is_behind { work.behind() } else { self.step(work, now) };
-            if matches!(item.step, Step::Hold { .. }) {
+            let item = match work.origin {
+                _ if is_behind => work.moves(Step::Behind),
+                Origin::Held { .. } if work.is_aside => {
+                    // It stays as it is until its judgement is there, and so do those behind it.
+                    stopped.insert(key);
+                    continue;
+                }
+                Origin::Entry { .. } if work.is_aside => work.moves(Step::Aside),
+                _ => self.step(work, now),
+            };
+            if matches!(item.step, Step::Hold { .. } | Step::Aside) {
                 stopped.insert(key);
             }
             self.metrics.relay_decided.get_or_create(&KindLabel { kind: kind_of(&item.step) }).inc();
             part.items.push(item);
         }
-        Pass { slots, ran_alone }
+        let still_open = self.aside.slots().into_iter().map(|slot| {
+            let part = slots.iter().find(|part| part.slot == slot);
+            format!("{}:{}", slot.0, part.map_or_else(|| self.cursor(slot), |part| part.to))
+        });
+        let still_open = still_open.collect::<Vec<_>>().join(",");
+        Pass { slots, ran_alone, still_open }
     }
 
     /// What follows from what is known about one order.
@@ -325,7 +442,7 @@ impl Decider {
                 if is_held {
                     self.held.insert((route, key))
                 } else {
-                    self.held.remove(&(route, key))
+                    self.held.remove(&route, &key)
                 };
             }
             records.extend(part.items.drain(..).zip(numbers).filter_map(|(item, number)| numbered(item, number?)));
@@ -400,6 +517,7 @@ fn kind_of(step: &Step) -> &'static str {
         Step::Pass { .. } => "pass",
         Step::Reject(_) => "reject",
         Step::Hold { .. } => "hold",
+        Step::Aside => "aside",
         Step::Behind => "behind",
         Step::Die { .. } => "dead",
         Step::Outcome(_) | Step::Skip => "outcome",

@@ -4,10 +4,11 @@
 
 use super::*;
 use crate::clock::Timestamp;
-use crate::config::Config;
 use crate::config::load::assemble;
+use crate::config::{Config, RouteConfig, Span};
+use crate::entry::EntryKind;
 use crate::order::{OrderId, OrderStatus};
-use crate::outbox::{Kept, NewOrder, ReadLimits};
+use crate::outbox::{Kept, NewCommand, NewOrder, ReadLimits};
 use crate::plugin::Generation;
 use crate::relay::records::header;
 
@@ -47,15 +48,39 @@ impl World {
         decider
     }
 
+    /// A decider of two routes: `/orders` asks no plugin, `/slow` one that never ends on an evil order.
+    async fn decider_of_two(&self) -> Decider {
+        let named = |path: &str, plugins: &[&str]| RouteConfig {
+            path: path.to_owned(),
+            plugins: plugins.iter().map(|&name| name.to_owned()).collect(),
+            ..self.config.route[0].clone()
+        };
+        let routes = [named("/orders", &[]), named("/slow", &["loops"])];
+        let host = PluginHost::start(&self.config.plugins, Arc::default()).unwrap();
+        let plugin = crate::plugin::tests::guest("(loop $l (br $l))", "", "");
+        let plugin = host.load(&self.config.plugins, crate::plugin::tests::source("loops", plugin)).unwrap();
+        let chains = routes.iter().map(|route| (route.path.as_str(), route.plugins.as_slice()));
+        host.publish(Generation::new(1, vec![plugin], chains));
+        let routes = Arc::new(routes.into_iter().map(|route| (Arc::from(route.path.as_str()), route)).collect());
+        let (outbox, clock, limits) = (self.outbox.clone(), self.clock.clone(), self.config.relay.clone());
+        let mut decider = Decider::new(outbox, host, routes, limits, clock, Arc::default(), HandOver::default());
+        decider.load(self.outbox.tenures().await.unwrap()).await.unwrap();
+        decider
+    }
+
     async fn accept(&self, key: &str) -> OrderId {
+        self.accept_on("/orders", key, "{}").await
+    }
+
+    async fn accept_on(&self, route: &str, key: &str, body: &str) -> OrderId {
         let id = OrderId::generate();
         let order = NewOrder {
             id,
-            route: "/orders".into(),
+            route: route.into(),
             order_key: key.into(),
-            slot: Slot::of("/orders", key),
+            slot: Slot::of(route, key),
             traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into(),
-            body: "{}".into(),
+            body: body.to_owned().into(),
             idempotency: None,
         };
         assert_eq!(self.outbox.accept(order).await.unwrap(), Kept::New(id));
@@ -177,4 +202,83 @@ async fn a_restart_reads_past_what_is_carried_without_a_pause() {
     let mut decider = world.decider(&[]).await;
     while decider.pass().await.unwrap() > 0 {}
     assert_eq!(world.sent("k").await.len(), 6);
+}
+
+/// The plugin has so much time that it would be seen if a pass waited for it.
+#[tokio::test]
+async fn a_pass_does_not_wait_for_a_plugin_that_takes_long() {
+    let mut world = World::new().await;
+    world.config.plugins.time_per_batch_min = Span(Duration::from_secs(2));
+    world.config.plugins.time_per_batch_max = Span(Duration::from_secs(2));
+    let mut decider = world.decider_of_two().await;
+    let evil = world.accept_on("/slow", "k", r#"{"evil":1}"#).await;
+    let follower = world.accept_on("/slow", "k", "{}").await;
+    let innocent = world.accept("k").await;
+    decider.pass().await.unwrap();
+    assert_eq!(world.sent("k").await, [innocent]);
+    assert!(!decider.aside.is_idle(), "the slow order is still being judged");
+    let reason = async |id| world.outbox.order(id).await.unwrap().unwrap().held.unwrap().reason;
+    assert_eq!((reason(evil).await.as_str(), reason(follower).await.as_str()), ("busy", "behind"));
+
+    // While it goes on, what comes in on the slow route is held unjudged, and nobody else waits.
+    let later = world.accept_on("/slow", "other", "{}").await;
+    let innocent_too = world.accept("k").await;
+    decider.pass().await.unwrap();
+    assert_eq!(world.sent("k").await, [innocent, innocent_too]);
+    assert_eq!(reason(later).await, "busy");
+
+    decider.aside.idle(world.config.relay.patience.0).await;
+    while decider.pass().await.unwrap() > 0 || !decider.aside.is_idle() {
+        decider.aside.idle(world.config.relay.patience.0).await;
+    }
+    assert_eq!((reason(evil).await.as_str(), reason(follower).await.as_str()), ("fault", "behind"));
+    let held = world.outbox.order(evil).await.unwrap().unwrap().held.unwrap();
+    assert_eq!(held.attempts, 1, "being judged aside is no attempt of its own");
+    let slow = world.outbox.records(Slot::of("/slow", "other"), 0, ALL).await.unwrap();
+    assert!(slow.iter().any(|record| record.order_id == later), "the innocent order of the slow route went on");
+}
+
+#[tokio::test]
+async fn a_revision_counts_over_what_is_being_judged_aside() {
+    let mut world = World::new().await;
+    world.config.plugins.time_per_batch_min = Span(Duration::from_millis(300));
+    world.config.plugins.time_per_batch_max = Span(Duration::from_millis(300));
+    let mut decider = world.decider_of_two().await;
+    let id = world.accept_on("/slow", "k", r#"{"evil":1}"#).await;
+    decider.pass().await.unwrap();
+    assert!(!decider.aside.is_idle());
+    let revised = world.outbox.command(NewCommand {
+        kind: EntryKind::Revise,
+        order_id: id,
+        route: "/slow".into(),
+        payload: Some("{}".into()),
+        order_key: Some("k".into()),
+        idempotency: None,
+    });
+    assert_eq!(revised.await.unwrap(), Kept::New(id));
+    decider.pass().await.unwrap();
+    for _ in 0..4 {
+        decider.aside.idle(world.config.relay.patience.0).await;
+        decider.pass().await.unwrap();
+    }
+    let records = world.outbox.records(Slot::of("/slow", "k"), 0, ALL).await.unwrap();
+    assert_eq!(records.iter().map(|record| &record.value[..]).collect::<Vec<_>>(), [b"{}"]);
+}
+
+/// Whoever was named as under way is found after a death, also when passes were committed meanwhile.
+#[tokio::test]
+async fn a_death_over_what_is_judged_aside_makes_its_slot_suspect() {
+    let mut world = World::new().await;
+    world.config.plugins.time_per_batch_min = Span(Duration::from_secs(1));
+    world.config.plugins.time_per_batch_max = Span(Duration::from_secs(1));
+    let mut decider = world.decider_of_two().await;
+    world.accept_on("/slow", "k", r#"{"evil":1}"#).await;
+    decider.pass().await.unwrap();
+    world.accept("other").await;
+    decider.pass().await.unwrap();
+    assert!(!decider.aside.is_idle());
+    let tenures = world.outbox.take_over("node".to_owned()).await.unwrap();
+    let suspects: Vec<Slot> =
+        tenures.iter().filter(|tenure| tenure.suspicion.is_some()).map(|tenure| tenure.slot).collect();
+    assert_eq!(suspects, [Slot::of("/slow", "k")]);
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sluice::entry::EntryKind;
 use sluice::order::{OrderStatus, Slot};
-use sluice::outbox::{Kept, Origin};
+use sluice::outbox::{Kept, Origin, Step};
 
 use super::conformance;
 use super::world::{ALL, ORDERS, START, behind, enrich, item, let_pass, reject};
@@ -41,6 +41,18 @@ conformance! {
         let held = world.order(id).await.held.unwrap();
         assert_eq!((held.since, held.attempts), (START, 2), "it waits since the first time");
         assert_eq!(world.outbox.held_keys().await.unwrap().len(), 1);
+    }
+
+    async fn an_order_that_is_judged_aside_is_due_at_once_and_has_made_no_attempt(world) {
+        let id = world.accept("k").await;
+        world.decide(|_| Step::Aside).await;
+        let held = world.order(id).await.held.unwrap();
+        assert_eq!((held.reason.as_str(), held.attempts), ("busy", 0));
+        assert_eq!(world.due().await[0].attempts, 0);
+        world.later(MINUTE);
+        world.retry(|_| world.hold()).await;
+        let held = world.order(id).await.held.unwrap();
+        assert_eq!((held.since, held.attempts), (START.after(MINUTE), 1), "it waits for itself since its first judgement");
     }
 
     async fn those_behind_a_held_order_follow_it_in_their_order(world) {
@@ -187,7 +199,7 @@ conformance! {
         world.decide(|entry| if entry.order_id == ids[0] { world.hold() } else { behind(entry) }).await;
         world.later(MINUTE);
         let limits = sluice::outbox::ReadLimits { count: 4, ..ALL };
-        let due: Vec<_> = world.outbox.due(limits).await.unwrap().iter().map(|held| held.entry.order_id).collect();
+        let due: Vec<_> = world.outbox.due(vec![(ORDERS.into(), limits.count)], limits.bytes).await.unwrap().iter().map(|held| held.entry.order_id).collect();
         assert_eq!(due, ids[..4]);
     }
 }

@@ -185,7 +185,7 @@ conformance! {
         world.outbox.begin(format!("{}:0", slot.0), Some((slot, 0, id))).await.unwrap();
         let origin = Origin::Entry { kind: EntryKind::Order, number: entry.number };
         let part = world.part(&tenure, entry.number, vec![item(id, origin, Step::Skip)]);
-        world.outbox.decide(Arc::new(Pass { slots: vec![part], ran_alone: true })).await.unwrap();
+        world.outbox.decide(Arc::new(Pass { slots: vec![part], ran_alone: true, still_open: String::new() })).await.unwrap();
         let blamed: HashSet<_> = world.take_over().await.into_iter().filter_map(|tenure| tenure.suspicion?.alone).collect();
         assert_eq!(blamed, HashSet::new());
     }

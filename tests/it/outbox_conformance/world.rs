@@ -186,7 +186,7 @@ impl World {
 
     /// Looks at the held orders that are due.
     pub(super) async fn due(&self) -> Vec<HeldOrder> {
-        self.outbox.due(ALL).await.unwrap()
+        self.outbox.due(vec![("/orders".into(), ALL.count)], ALL.bytes).await.unwrap()
     }
 
     /// Decides the first held order that is due.
@@ -212,7 +212,7 @@ impl World {
     }
 
     pub(super) async fn commit_all(&self, slots: Vec<SlotPass>) -> Vec<Result<SlotDecided, Lost>> {
-        self.outbox.decide(Arc::new(Pass { slots, ran_alone: false })).await.unwrap().slots
+        self.outbox.decide(Arc::new(Pass { slots, ran_alone: false, still_open: String::new() })).await.unwrap().slots
     }
 
     /// A step that holds an order for a minute.

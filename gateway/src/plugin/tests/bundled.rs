@@ -84,10 +84,11 @@ fn an_absent_plugin_is_a_fault_and_an_empty_chain_passes() {
 fn one_order_can_be_judged_alone() {
     let host = bundled_host(&limits());
     chain(&host, &CHAIN);
+    let pace = Pace::default();
     wait(async {
         let many = (0..200).map(|_| candidate(order("17850", 6))).collect();
         let (many, alone) =
-            tokio::join!(host.judge("/orders", many), host.judge_alone("/orders", candidate(order("1", 0))));
+            tokio::join!(host.judge("/orders", many, &pace), host.judge_alone("/orders", candidate(order("1", 0))));
         assert!(many.iter().all(|judgement| word(judgement) == "patched"));
         assert_eq!(word(&alone), "reject");
     });
