@@ -21,6 +21,7 @@ pub mod config;
 pub mod lifecycle;
 pub mod telemetry;
 
+pub mod folder;
 pub mod outbox;
 pub mod plugin;
 pub mod publisher;

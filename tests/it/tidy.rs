@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [(&str, &[&str]); 6] = [
     ("words", &["clock", "dead", "entry", "order", "record", "reply", "retry", "route"]),
     ("ground", &["config", "lifecycle", "telemetry"]),
-    ("doors", &["outbox", "plugin", "publisher", "subscriber"]),
+    ("doors", &["folder", "outbox", "plugin", "publisher", "subscriber"]),
     ("flows", &["admin", "intake", "janitor", "relay", "replies", "status"]),
     ("edge", &["http"]),
     ("root", &["cli", "dev", "gateway", "main"]),
@@ -28,13 +28,14 @@ fn may_import(from: &str, to: &str) -> bool {
 }
 
 /// Foreign libraries and the only modules that may name them.
-const DOORS: [(&str, &[&str]); 8] = [
+const DOORS: [(&str, &[&str]); 9] = [
     ("axum", &["http"]),
     ("hyper", &["http"]),
     ("hyper_util", &["http"]),
     ("tower", &["http"]),
     ("rusqlite", &["outbox"]),
     ("wasmtime", &["plugin"]),
+    ("notify", &["folder"]),
     ("rdkafka", &["publisher", "subscriber", "dev"]),
     ("clap", &["cli", "main"]),
 ];
