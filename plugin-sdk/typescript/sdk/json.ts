@@ -7,6 +7,8 @@
 /** Digits of a number that `JsonNumber.scaled` works with at most; a longer one has no value there. */
 const DIGITS_MAX = 1000;
 
+const ZEROS = "0".repeat(64);
+
 const NUMBER = /^(-?)([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?$/;
 const INDEX = /^(?:0|[1-9][0-9]*)$/;
 
@@ -32,8 +34,11 @@ export class JsonNumber {
     const digits = match[2] + fraction;
     let start = 0;
     let end = digits.length;
+    // In strides, as an order may have a number of many thousand zeros.
+    while (digits.startsWith(ZEROS, start)) start += ZEROS.length;
     while (start < end && digits.charCodeAt(start) === 48) start++;
     if (start === end) return 0n;
+    while (digits.endsWith(ZEROS, end)) end -= ZEROS.length;
     while (digits.charCodeAt(end - 1) === 48) end--;
     const zeros = Number(match[4] ?? 0) - fraction.length + decimals + (digits.length - end);
     if (zeros < 0 || end - start + zeros > DIGITS_MAX) return undefined;

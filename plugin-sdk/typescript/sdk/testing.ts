@@ -12,6 +12,11 @@ import { type Definition, type Plugin, configured, judged } from "./plugin.ts";
 import { toBytes } from "./text.ts";
 import type { Problem, Verdict } from "./verdict.ts";
 
+/** What a plugin may look up: by table, by key. */
+export interface Tables {
+  [table: string]: { [key: string]: unknown };
+}
+
 /** A plugin under test. */
 export class Harness {
   /** What the plugin has logged. */
@@ -21,7 +26,7 @@ export class Harness {
   readonly #plugin: Plugin;
 
   /** Configures the plugin. `tables` are those it may look things up in. Throws a `ConfigurationError`. */
-  constructor(definition: Definition, config: object | string = {}, tables: { [table: string]: { [key: string]: unknown } } = {}) {
+  constructor(definition: Definition, config: object | string = {}, tables: Tables = {}) {
     bind(this.#host(tables));
     this.#plugin = configured(definition, asText(config));
   }
@@ -31,7 +36,7 @@ export class Harness {
     return judged(this.#plugin, new Order({ ...FACTS, ...facts }, toBytes(asText(order))));
   }
 
-  #host(tables: { [table: string]: { [key: string]: unknown } }): Host {
+  #host(tables: Tables): Host {
     const value = (table: string, key: string) => {
       if (!Object.hasOwn(tables, table)) throw new Error("unknown-table");
       return Object.hasOwn(tables[table]!, key) ? toBytes(JSON.stringify(tables[table]![key])) : undefined;
@@ -138,7 +143,8 @@ function printed(value: Tree): string {
 }
 
 function textMembers(object: string): { [name: string]: string } {
-  return Object.fromEntries(Array.from(membersOf(object, skipSpace(object, 0)), (member) => [member.name, object.slice(member.start, member.end)]));
+  const members = membersOf(object, skipSpace(object, 0));
+  return Object.fromEntries(Array.from(members, ({ name, start, end }) => [name, object.slice(start, end)]));
 }
 
 function withValue(at: Tree | undefined, [name, ...rest]: string[], value: Tree, pointer: string): Tree {

@@ -85,6 +85,7 @@ test("a number has its exact value", () => {
     ["-7", 0, -7n], ["-0", 0, 0n], ["0e-999999999999999999999", 0, 0n], ["0.000", 0, 0n], ["1e-400", 0, undefined],
     ["1.00000000000000000000000000000001", 0, undefined], ["12.50", 2, 1250n], ["12.505", 2, undefined], ["1e3", 2, 100000n],
     ["1e999", 0, 10n ** 999n], ["1e1000", 0, undefined], ["1e999999999999999999999", 0, undefined], ["007", 0, 7n], ["x", 0, undefined], ["", 0, undefined],
+    [`2.${"0".repeat(1000)}`, 0, 2n], [`0.${"0".repeat(200)}1e201`, 0, 1n], [`1${"0".repeat(640)}`, 0, 10n ** 640n], ["0".repeat(64), 0, 0n],
   ];
   for (const [text, decimals, value] of cases) strictEqual(new JsonNumber(text).scaled(decimals), value, text);
   strictEqual(new JsonNumber("2.0").integer(), 2n);
