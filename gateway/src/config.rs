@@ -1,6 +1,7 @@
 //! The configuration: what it consists of. How it is put together is in `load`, what it must hold in `check`.
 
 pub mod check;
+pub mod hot;
 pub mod load;
 pub mod problem;
 mod redact;
@@ -110,6 +111,10 @@ pub struct RelayConfig {
 #[serde(deny_unknown_fields)]
 pub struct PluginsConfig {
     pub dir: PathBuf,
+    pub state_dir: PathBuf,
+    pub poll_interval: Span,
+    /// minisign public keys; where there is one, a file without a right signature is not served.
+    pub signers: Vec<String>,
     pub threads: usize,
     pub batch_orders_max: usize,
     pub batch_bytes_max: ByteSize,

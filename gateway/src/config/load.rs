@@ -43,20 +43,40 @@ impl Config {
     /// All that is wrong with it.
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigErrors> {
         let path = path.or_else(|| Some(Path::new(FILE_DEFAULT)).filter(|path| path.exists()));
-        let environment = std::env::vars_os().filter_map(|(name, value)| {
-            let name = name.into_string().ok()?;
-            Some((name, value.to_string_lossy().into_owned()))
-        });
-        let Some(path) = path else { return assemble(None, environment) };
+        let Some(path) = path else { return assemble(None, environment()) };
         let name = path.display().to_string();
         match fs::read_to_string(path) {
-            Ok(text) => assemble(Some((&name, &text)), environment),
+            Ok(text) => assemble(Some((&name, &text)), environment()),
             Err(error) => {
                 let problem = Problem::new("", format!("cannot read the configuration {name}: {error}"));
                 Err(ConfigErrors { problems: vec![problem] })
             }
         }
     }
+
+    /// The same from the bytes of a file that was read already, or without a file.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong with it.
+    pub fn from_bytes(file: Option<(&Path, &[u8])>) -> Result<Self, ConfigErrors> {
+        let Some((path, bytes)) = file else { return assemble(None, environment()) };
+        let name = path.display().to_string();
+        match std::str::from_utf8(bytes) {
+            Ok(text) => assemble(Some((&name, text)), environment()),
+            Err(error) => {
+                let problem = Problem::new("", format!("cannot read the configuration {name}: {error}"));
+                Err(ConfigErrors { problems: vec![problem] })
+            }
+        }
+    }
+}
+
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.into_string().ok()?;
+        Some((name, value.to_string_lossy().into_owned()))
+    })
 }
 
 /// Whether the person at the terminal asked for no colors (`NO_COLOR`, see no-color.org).

@@ -31,7 +31,7 @@ fn limits() -> PluginsConfig {
         problems_max: 100,
         log_lines_per_order_max: 20,
         log_line_bytes_max: ByteSize(1 << 10),
-        config: std::collections::BTreeMap::new(),
+        ..crate::config::load::assemble(None, []).unwrap().plugins
     }
 }
 

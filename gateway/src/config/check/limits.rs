@@ -66,6 +66,7 @@ fn times(config: &Config, problems: &mut Vec<Problem>) {
         ("http.heartbeat", http.heartbeat),
         ("relay.poll_interval", config.relay.poll_interval),
         ("relay.retry_first", config.relay.retry_first),
+        ("plugins.poll_interval", plugins.poll_interval),
         ("plugins.time_per_order", plugins.time_per_order),
         ("plugins.time_per_batch_min", plugins.time_per_batch_min),
         ("replies.watch_interval", config.replies.watch_interval),

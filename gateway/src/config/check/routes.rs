@@ -3,6 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::nearest;
 use crate::config::{Config, Problem, RouteReplies};
 
@@ -137,13 +140,18 @@ fn topics(config: &Config, problems: &mut Vec<Problem>) {
 }
 
 fn plugins(config: &Config, problems: &mut Vec<Problem>) {
+    signers(config, problems);
     let missing = |name: &str| {
         let is_char = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
         if name.is_empty() || name.len() > PLUGIN_NAME_BYTES_MAX || !name.chars().all(is_char) {
             return Some(format!("`{name}` is no plugin name: expected letters, digits, `-`, `_`"));
         }
         let file = config.plugins.dir.join(format!("{name}.wasm"));
-        let is_there = BUNDLED_PLUGINS.contains(&name) || file.is_file();
+        let is_there = BUNDLED_PLUGINS.contains(&name)
+            || file.is_file()
+            || file.with_extension("wat").is_file()
+            // The last good version serves where the folder does not.
+            || config.plugins.state_dir.join(format!("good/{name}.json")).is_file();
         let hint = nearest(name, BUNDLED_PLUGINS.into_iter());
         (!is_there)
             .then(|| format!("there is no plugin `{name}`: it is not bundled, and {} is no file{hint}", file.display()))
@@ -161,6 +169,17 @@ fn plugins(config: &Config, problems: &mut Vec<Problem>) {
     for name in config.plugins.config.keys() {
         if let Some(reason) = missing(name) {
             problems.push(Problem::new(format!("plugins.config.{name}"), reason).with(&["plugins.dir"]));
+        }
+    }
+}
+
+/// A minisign public key: `Ed`, eight bytes that name it, the 32 of the key.
+fn signers(config: &Config, problems: &mut Vec<Problem>) {
+    for key in &config.plugins.signers {
+        let is_key = STANDARD.decode(key).is_ok_and(|bytes| bytes.len() == 42 && bytes.starts_with(b"Ed"));
+        if !is_key {
+            let reason = format!("`{key}` is no minisign public key: expected the second line of `minisign.pub`");
+            problems.push(Problem::new("plugins.signers", reason));
         }
     }
 }
