@@ -60,8 +60,10 @@ export class Order implements OrderFacts {
   }
 
   /** One member by its JSON Pointer (RFC 6901), as in `json`; `undefined` if it is absent. */
-  get<T = any>(pointer: string): T | undefined {
-    return valueAt(this.json, pointer) as T | undefined;
+  get(pointer: string): any;
+  get<T>(pointer: string): T | undefined;
+  get(pointer: string): unknown {
+    return valueAt(this.json, pointer);
   }
 
   /**
