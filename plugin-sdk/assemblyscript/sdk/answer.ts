@@ -90,14 +90,30 @@ export class Answer {
 
 /** A text as a JSON string: escapes for quotes, backslashes and control characters, all else as it is. */
 export function quoted(text: string): string {
-  let out = '"';
-  let start = 0;
-  for (let i = 0; i < text.length; i++) {
-    const c = text.charCodeAt(i);
-    if (c >= 0x20 && c != 0x22 && c != 0x5c) continue;
-    out += text.substring(start, i);
-    out += c >= 0x20 ? "\\" + String.fromCharCode(c) : "\\u00" + (c >> 4).toString(16) + (c & 15).toString(16);
-    start = i + 1;
+  const size = <usize>text.length;
+  const from = changetype<usize>(text);
+  let extra: usize = 2;
+  for (let i: usize = 0; i < size; i++) {
+    const c = load<u16>(from + (i << 1));
+    extra += c < 0x20 ? 5 : c == 0x22 || c == 0x5c ? 1 : 0;
   }
-  return out + text.substring(start) + '"';
+  const out = changetype<string>(__new((size + extra) << 1, idof<string>()));
+  let to = unit(changetype<usize>(out), 0x22);
+  for (let i: usize = 0; i < size; i++) {
+    const c = load<u16>(from + (i << 1));
+    if (c < 0x20) {
+      to = unit(unit(unit(unit(unit(to, 0x5c), 0x75), 0x30), 0x30), 0x30 + (c >> 4));
+      to = unit(to, (c & 15) < 10 ? 0x30 + (c & 15) : 0x61 - 10 + (c & 15));
+      continue;
+    }
+    if (c == 0x22 || c == 0x5c) to = unit(to, 0x5c);
+    to = unit(to, c);
+  }
+  unit(to, 0x22);
+  return out;
+}
+
+function unit(to: usize, c: u16): usize {
+  store<u16>(to, c);
+  return to + 2;
 }

@@ -131,6 +131,22 @@ export class Value {
     return all;
   }
 
+  /** How many elements an array or members an object has. */
+  get count(): i32 {
+    let n = 0;
+    const kind = this.kind;
+    if (kind == Kind.Object || kind == Kind.Array) {
+      const scan = new Scan(this.start, this.end);
+      for (; scan.more(); n++) {
+        scan.skip();
+        if (kind == Kind.Array) continue;
+        scan.colon();
+        scan.skip();
+      }
+    }
+    return n;
+  }
+
   /** What a JSON Pointer (RFC 6901) leads to, such as `/lines/0/quantity`; absent if it leads nowhere. */
   pointer(path: string): Value {
     if (path.length == 0) return this;
@@ -165,7 +181,7 @@ export class Member {
 }
 
 /** A walk over the parts of an object or array. */
-class Scan {
+export class Scan {
   at: usize;
 
   constructor(
@@ -175,15 +191,19 @@ class Scan {
     this.at = start;
   }
 
-  /** Steps over the bracket or the comma; false at the end. */
+  /** Steps over the opening bracket or the comma; false at the closing bracket. */
   more(): bool {
     this.space();
-    if (this.at >= this.end) return false;
+    if (this.closed) return false;
     this.at++;
     this.space();
-    if (this.at >= this.end) return false;
+    return !this.closed;
+  }
+
+  private get closed(): bool {
+    if (this.at >= this.end) return true;
     const c = load<u8>(this.at);
-    return c != 0x5d && c != 0x7d;
+    return c == 0x5d || c == 0x7d;
   }
 
   colon(): void {

@@ -1,44 +1,69 @@
 // A plugin and what it is given.
 
-import { Value } from "./json";
+import { Scan, Value } from "./json";
 import { Problem, Verdict } from "./verdict";
+
+const absent = new Value(0, 0);
 
 /** An order and what is known about it. */
 export class Order {
-  constructor(
-    private readonly event: Value,
-    /** The order: a JSON object, as patched by the plugins before this one. */
-    readonly body: Value,
-  ) {}
+  private idValue: Value = absent;
+  private routeValue: Value = absent;
+  private kindValue: Value = absent;
+  private receivedValue: Value = absent;
+  private attemptValue: Value = absent;
+  private attrs: Value = absent;
+  /** Its number in the batch. */
+  seq: string = "";
+  /** The order: a JSON object, as patched by the plugins before this one. */
+  body: Value = absent;
+
+  /** Takes the event that comes next. */
+  constructor(scan: Scan) {
+    while (scan.more()) {
+      const name = scan.value();
+      scan.colon();
+      const part = scan.value();
+      if (name.is("seq")) this.seq = part.raw;
+      else if (name.is("id")) this.idValue = part;
+      else if (name.is("route")) this.routeValue = part;
+      else if (name.is("kind")) this.kindValue = part;
+      else if (name.is("received")) this.receivedValue = part;
+      else if (name.is("attempt")) this.attemptValue = part;
+      else if (name.is("attrs")) this.attrs = part;
+      else if (name.is("order")) this.body = part;
+    }
+    scan.at++; // the brace
+  }
 
   /** Id of the order. */
   get id(): string {
-    return this.event.get("id").text;
+    return this.idValue.text;
   }
 
   /** Path of the order's route, such as `/orders`. */
   get route(): string {
-    return this.event.get("route").text;
+    return this.routeValue.text;
   }
 
   /** Type of the event, such as `OrderCreated`. */
   get kind(): string {
-    return this.event.get("kind").text;
+    return this.kindValue.text;
   }
 
   /** When the order was accepted, RFC 3339 UTC with milliseconds: the only clock a plugin sees. */
   get received(): string {
-    return this.event.get("received").text;
+    return this.receivedValue.text;
   }
 
   /** Counts the judgements of this order, from 1. */
   get attempt(): u32 {
-    return <u32>this.event.get("attempt").integer(1);
+    return <u32>this.attemptValue.integer(1);
   }
 
   /** One of the further values, such as `traceparent`; empty if it is absent. */
   attr(name: string): string {
-    return this.event.get("attrs").get(name).text;
+    return this.attrs.get(name).text;
   }
 }
 

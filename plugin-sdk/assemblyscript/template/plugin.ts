@@ -22,7 +22,7 @@ class LineLimit extends Plugin {
     if (!lines.isArray) {
       return Verdict.reject([new Problem("lines-missing", "The order has no lines").at("/lines")]);
     }
-    const count = lines.elements().length;
+    const count = lines.count;
     if (count > this.linesMax) {
       log.info(`order ${order.id} has ${count} lines`);
       const problem = new Problem("too-many-lines", "The order has too many lines").at("/lines");

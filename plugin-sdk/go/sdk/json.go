@@ -187,15 +187,19 @@ type scan struct {
 	at   int
 }
 
-// more steps over the bracket or the comma; it is false at the end.
+// more steps over the opening bracket or the comma; it is false at the closing bracket.
 func (s *scan) more() bool {
 	s.space()
-	if s.at >= len(s.text) {
+	if s.closed() {
 		return false
 	}
 	s.at++
 	s.space()
-	return s.at < len(s.text) && s.text[s.at] != ']' && s.text[s.at] != '}'
+	return !s.closed()
+}
+
+func (s *scan) closed() bool {
+	return s.at >= len(s.text) || s.text[s.at] == ']' || s.text[s.at] == '}'
 }
 
 func (s *scan) colon() {

@@ -49,13 +49,17 @@ func Serve(how Configure) { configure = how }
 
 // Answer judges a document of the gateway's and gives back the document that answers it.
 func Answer(configure Configure, document string) []byte {
-	var config, events Value
-	for name, part := range Parse(document).Members() {
-		switch name {
-		case "config":
-			config = part
-		case "events":
-			events = part
+	var config Value
+	// The document is walked through once, with the events as its last member.
+	s := scan{text: document}
+	for s.more() {
+		name := s.value()
+		s.colon()
+		if sameText(name, "events") {
+			break
+		}
+		if value := s.value(); sameText(name, "config") {
+			config = Value{value}
 		}
 	}
 	out := make([]byte, 0, 4096)
@@ -68,11 +72,11 @@ func Answer(configure Configure, document string) []byte {
 		return append(appendProblems(append(out, `{"refused":`...), problems), '}')
 	}
 	out = append(out, `{"outcomes":[`...)
-	for i, event := range events.Elements() {
+	for i := 0; s.more(); i++ {
 		if i > 0 {
 			out = append(out, ',')
 		}
-		seq, order := read(event)
+		seq, order := read(&s)
 		out = appendOutcome(out, seq, judged(plugin, &order))
 	}
 	return append(out, `]}`...)
@@ -112,29 +116,34 @@ func told(cause any) string {
 	return "a value that is no text"
 }
 
-func read(event Value) (seq string, order Order) {
+// read takes one event.
+func read(s *scan) (seq string, order Order) {
 	order.Attempt = 1
-	for name, part := range event.Members() {
+	for s.more() {
+		name := s.value()
+		s.colon()
+		part := Value{s.value()}
 		switch name {
-		case "seq":
+		case `"seq"`:
 			seq = part.raw
-		case "id":
+		case `"id"`:
 			order.ID, _ = part.Text()
-		case "route":
+		case `"route"`:
 			order.Route, _ = part.Text()
-		case "kind":
+		case `"kind"`:
 			order.Kind, _ = part.Text()
-		case "received":
+		case `"received"`:
 			order.Received, _ = part.Text()
-		case "attempt":
+		case `"attempt"`:
 			attempt, _ := part.Int()
 			order.Attempt = int(attempt)
-		case "attrs":
+		case `"attrs"`:
 			order.Attrs = part
-		case "order":
+		case `"order"`:
 			order.Body = part
 		}
 	}
+	s.at++ // the brace
 	return seq, order
 }
 

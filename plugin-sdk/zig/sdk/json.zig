@@ -163,9 +163,7 @@ pub const Members = struct {
 
     pub fn next(all: *Members) ?Member {
         if (!all.scan.more()) return null;
-        const name = all.scan.value();
-        all.scan.space();
-        all.scan.at += 1; // the colon
+        const name = all.scan.name();
         return .{ .name = name, .value = all.scan.value() };
     }
 };
@@ -179,25 +177,37 @@ pub const Elements = struct {
 };
 
 /// A walk over the parts of an object or array.
-const Scan = struct {
+pub const Scan = struct {
     text: []const u8,
     at: usize = 0,
 
-    /// Steps over the bracket or the comma; false at the end.
-    fn more(scan: *Scan) bool {
+    /// Steps over the opening bracket or the comma; false at the closing bracket.
+    pub fn more(scan: *Scan) bool {
         scan.space();
-        if (scan.at >= scan.text.len) return false;
+        if (scan.closed()) return false;
         scan.at += 1;
         scan.space();
-        return scan.at < scan.text.len and scan.text[scan.at] != ']' and scan.text[scan.at] != '}';
+        return !scan.closed();
+    }
+
+    fn closed(scan: *const Scan) bool {
+        return scan.at >= scan.text.len or scan.text[scan.at] == ']' or scan.text[scan.at] == '}';
+    }
+
+    /// Steps over a member's name and its colon.
+    pub fn name(scan: *Scan) Value {
+        const text = scan.value();
+        scan.space();
+        scan.at += 1;
+        scan.space();
+        return text;
     }
 
     fn space(scan: *Scan) void {
         while (scan.at < scan.text.len and std.ascii.isWhitespace(scan.text[scan.at])) scan.at += 1;
     }
 
-    fn value(scan: *Scan) Value {
-        scan.space();
+    pub fn value(scan: *Scan) Value {
         const start = @min(scan.at, scan.text.len);
         scan.at = end(scan.text, start);
         return .{ .raw = scan.text[start..scan.at] };

@@ -85,11 +85,13 @@ pub const Order = struct {
 /// Judges a document of the gateway's and gives back the document that answers it.
 pub fn process(comptime Plugin: type, gpa: Allocator, document: []const u8) Allocator.Error![]u8 {
     var config: Value = .init("{}");
-    var events: Value = .init("[]");
-    var parts = Value.init(document).members();
-    while (parts.next()) |part| {
-        if (part.named("config")) config = part.value;
-        if (part.named("events")) events = part.value;
+    // The document is walked through once, with the events as its last member.
+    var scan: json.Scan = .{ .text = document };
+    while (scan.more()) {
+        const name = scan.name();
+        if (name.is("events")) break;
+        const part = scan.value();
+        if (name.is("config")) config = part;
     }
 
     var kept: std.heap.ArenaAllocator = .init(gpa);
@@ -112,13 +114,12 @@ pub fn process(comptime Plugin: type, gpa: Allocator, document: []const u8) Allo
     };
 
     try answer.put("{\"outcomes\":[");
-    var all = events.elements();
     var first = true;
-    while (all.next()) |event| {
+    while (scan.more()) {
         if (!first) try answer.put(",");
         first = false;
         var order: Order = .{ .arena = scratch.allocator() };
-        const seq = try read(&order, event);
+        const seq = try read(&order, &scan);
         const verdict = Plugin.judge(&plugin, &order) catch |reason| Verdict{
             .fault = .{ .code = "error", .detail = @errorName(reason), .retryable = reason == error.OutOfMemory },
         };
@@ -129,20 +130,22 @@ pub fn process(comptime Plugin: type, gpa: Allocator, document: []const u8) Allo
     return answer.text.toOwnedSlice(gpa);
 }
 
-/// Fills in an order and gives back its number in the batch.
-fn read(order: *Order, event: Value) Allocator.Error![]const u8 {
+/// Fills in an order from the event that comes next, and gives back its number in the batch.
+fn read(order: *Order, scan: *json.Scan) Allocator.Error![]const u8 {
     var seq: []const u8 = "0";
-    var parts = event.members();
-    while (parts.next()) |part| {
-        if (part.named("seq")) seq = part.value.raw;
-        if (part.named("id")) order.id = try plain(order, part.value);
-        if (part.named("route")) order.route = try plain(order, part.value);
-        if (part.named("kind")) order.kind = try plain(order, part.value);
-        if (part.named("received")) order.received = try plain(order, part.value);
-        if (part.named("attempt")) order.attempt = part.value.integer(u32) orelse 1;
-        if (part.named("attrs")) order.attrs = part.value;
-        if (part.named("order")) order.body = part.value;
+    while (scan.more()) {
+        const name = scan.name();
+        const part = scan.value();
+        if (name.is("seq")) seq = part.raw;
+        if (name.is("id")) order.id = try plain(order, part);
+        if (name.is("route")) order.route = try plain(order, part);
+        if (name.is("kind")) order.kind = try plain(order, part);
+        if (name.is("received")) order.received = try plain(order, part);
+        if (name.is("attempt")) order.attempt = part.integer(u32) orelse 1;
+        if (name.is("attrs")) order.attrs = part;
+        if (name.is("order")) order.body = part;
     }
+    scan.at += 1; // the brace
     return seq;
 }
 

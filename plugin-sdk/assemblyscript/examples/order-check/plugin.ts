@@ -32,10 +32,12 @@ class OrderCheck extends Plugin {
 
     let net: u64 = 0;
     let units: i64 = 0;
-    const lines = order.body.get("lines").elements();
-    if (lines.length < 1 || lines.length > LINES_MAX) {
+    const member = order.body.get("lines");
+    const count = member.count;
+    if (!member.isArray || count < 1 || count > LINES_MAX) {
       note(problems, "lines-invalid", "The lines are not 1 to 500", "/lines");
     } else {
+      const lines = member.elements();
       for (let i = 0; i < lines.length; i++) {
         const at = "/lines/" + i.toString();
         if (!lines[i].isObject) {
@@ -60,7 +62,7 @@ class OrderCheck extends Plugin {
     if (problems.length > 0) return Verdict.reject(problems);
 
     const amount = decimal(net);
-    const totals = `{"net":"${amount}","units":${units},"lines":${lines.length}}`;
+    const totals = `{"net":"${amount}","units":${units},"lines":${count}}`;
     const patch = new Patch().setRaw("/totals", totals);
     if (this.segments.has(customer)) patch.setRaw("/segment", quoted(this.segments.get(customer)));
     return Verdict.enrich(patch.header("order-net", amount));
