@@ -65,8 +65,11 @@
           (call $log (i32.const 1) (i32.const 208) (i32.const 11))
           (call $put (i32.const 80) (i32.const 117)))
         (else (call $put (i32.const 48) (i32.const 20))))
-      ;; Behind the order and the event's closing brace: a comma and the next event, or the end of the array.
-      (local.set $at (i32.add (local.get $end) (i32.const 1)))
+      ;; Behind the order, perhaps its white space, and the event's closing brace: a comma and the next event, or the end.
+      (local.set $at (local.get $end))
+      (loop $to_the_brace
+        (local.set $at (i32.add (local.get $at) (i32.const 1)))
+        (br_if $to_the_brace (i32.ne (i32.load8_u (i32.sub (local.get $at) (i32.const 1))) (i32.const 0x7d))))
       (br_if $done (i32.ne (i32.load8_u (local.get $at)) (i32.const 0x2c)))
       (call $put_byte (i32.const 0x2c))
       (local.set $at (i32.add (local.get $at) (i32.const 1)))
