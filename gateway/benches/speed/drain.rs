@@ -1,6 +1,5 @@
 //! S9b: how fast a full outbox drains through one plugin to the development broker, against a bare producer.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,19 +15,15 @@ use sluice::clock::Clock;
 use sluice::config::Config;
 use sluice::dev::DevBroker;
 use sluice::intake::Intake;
-use sluice::lifecycle::{Readiness, Tasks};
 use sluice::order::{OrderStatus, Slot};
 use sluice::outbox::{OpenError, Outbox, ReadLimits};
 use sluice::plugin::{Generation, PluginHost, PluginOrigin, PluginSource, bundled};
-use sluice::publisher::Publisher;
 use sluice::record::Record;
-use sluice::relay::{Decider, HandOver, Sender};
 use sluice::route::{ReplyRules, RouteRules, Rules};
 use sluice::telemetry::Metrics;
 use sluice::telemetry::metrics::KindLabel;
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
+use super::carry::{CONNECTING, Relay};
 use super::report::{self, Ratios};
 use super::server;
 
@@ -37,8 +32,6 @@ const ORDERS: usize = 20_000;
 const PLUGIN: &str = "order-rules";
 /// Times that the bare producer sends these records, since it is done with them in no time.
 const REPEATS: usize = 5;
-/// Time for a producer to connect, which is not measured.
-const CONNECTING: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn run() -> anyhow::Result<()> {
@@ -108,22 +101,10 @@ async fn drain(folder: &Path) -> anyhow::Result<(Took, Vec<Record>)> {
         }
     };
     let plugins = host(&config, &metrics)?;
-    let tenures = outbox.take_over("bench".to_owned()).await?;
-    let (deliveries, delivered) = mpsc::unbounded_channel();
-    let publisher = Publisher::connect(&config.kafka, &config.kafka.brokers, deliveries, Arc::clone(&metrics))?;
-    tokio::time::sleep(CONNECTING).await;
-    let (hand_over, readiness) = (HandOver::default(), Arc::new(Readiness::default()));
-    let by_path: HashMap<Arc<str>, _> =
-        config.route.iter().map(|route| (Arc::from(route.path.as_str()), route.clone())).collect();
-    let relay = config.relay.clone();
-    let sender = Sender::new(outbox.clone(), publisher, delivered, relay.clone(), hand_over.clone(), readiness.clone());
-    let decider =
-        Decider::new(outbox.clone(), plugins, Arc::new(by_path), relay, clock, Arc::clone(&metrics), hand_over);
-    let tasks = Tasks::new(CancellationToken::new());
+    let relay = Relay::connect(&config, &outbox, plugins, clock, &metrics).await?;
 
     let (begun, cpu) = (Instant::now(), report::cpu_of_process());
-    tasks.spawn("sender", sender.run(tenures.clone(), tasks.stop_token(), Duration::from_secs(5)));
-    tasks.spawn("decider", decider.run(tenures, readiness, tasks.stop_token()));
+    let tasks = relay.run();
     while outbox.backlog() > 0 {
         ensure!(begun.elapsed() < PATIENCE, "{} orders are left", outbox.backlog());
         tokio::time::sleep(Duration::from_millis(2)).await;
@@ -142,7 +123,7 @@ async fn drain(folder: &Path) -> anyhow::Result<(Took, Vec<Record>)> {
     Ok((took, records))
 }
 
-fn rules(config: &Config) -> Rules {
+pub(crate) fn rules(config: &Config) -> Rules {
     let route = &config.route[0];
     let replies = route.replies.as_ref().map(|replies| ReplyRules {
         topic: replies.topic.clone(),

@@ -7,8 +7,10 @@
 #![expect(clippy::print_stdout, reason = "a benchmark reports on standard output")]
 
 mod bare;
+mod carry;
 mod drain;
 mod intake;
+mod isolation;
 mod load;
 mod orders;
 mod plugins;
@@ -27,8 +29,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 type Scenario = (&'static [&'static str], fn() -> anyhow::Result<()>);
 
 /// What can be asked for.
-const SCENARIOS: [Scenario; 4] = [
+const SCENARIOS: [Scenario; 5] = [
     (&["S13"], plugins::run),
+    (&["S14"], isolation::run),
     (&["S17"], streams::run),
     (&["S1", "S2", "S4", "S24"], intake::run),
     (&["S9B"], drain::run),

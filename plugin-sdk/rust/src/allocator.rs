@@ -108,16 +108,32 @@ unsafe impl<S: Source> GlobalAlloc for Heap<S> {
 mod instance {
     //! The memory of the instance itself.
 
-    use core::arch::wasm32::memory_grow;
+    use core::arch::wasm32::{memory_grow, memory_size};
+    use core::cell::Cell;
 
     use super::{Heap, Source};
 
     const PAGE_BYTES: usize = 64 << 10;
 
-    struct Pages;
+    #[expect(unsafe_code, reason = "a symbol of the linker")]
+    unsafe extern "C" {
+        /// Where the memory begins that neither the stack nor data has.
+        static __heap_base: u8;
+    }
+
+    /// First what the memory had from the start, then more pages.
+    struct Pages {
+        has_begun: Cell<bool>,
+    }
 
     impl Source for Pages {
         fn more(&self, bytes: usize) -> Option<(usize, usize)> {
+            if !self.has_begun.replace(true) {
+                let (base, end) = ((&raw const __heap_base).addr(), memory_size(0) * PAGE_BYTES);
+                if end.saturating_sub(base) >= bytes {
+                    return Some((base, end - base));
+                }
+            }
             let pages = bytes.div_ceil(PAGE_BYTES);
             let before = memory_grow(0, pages);
             (before != usize::MAX).then_some((before * PAGE_BYTES, pages * PAGE_BYTES))
@@ -129,7 +145,7 @@ mod instance {
     unsafe impl Sync for Heap<Pages> {}
 
     #[global_allocator]
-    static HEAP: Heap<Pages> = Heap::new(Pages);
+    static HEAP: Heap<Pages> = Heap::new(Pages { has_begun: Cell::new(false) });
 }
 
 #[cfg(test)]
