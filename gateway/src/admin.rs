@@ -1,6 +1,4 @@
-//! What the operator sees and does: dead letters, plugins, counts.
-
-use std::sync::Arc;
+//! What the operator sees and does: dead letters and counts. Plugins are in `catalog`.
 
 use crate::clock::Clock;
 use crate::dead::{DeadKind, DeadLetter};
@@ -42,19 +40,6 @@ impl From<OutboxError> for AdminError {
     }
 }
 
-/// A plugin that serves.
-#[derive(Debug, Clone)]
-pub struct PluginSummary {
-    pub name: Arc<str>,
-    /// `sha256:` and 64 hex digits.
-    pub digest: Arc<str>,
-    /// `bundled`, or the path of the file.
-    pub origin: String,
-    pub bytes: usize,
-    /// Routes whose chain has it.
-    pub routes: Vec<String>,
-}
-
 /// How things stand.
 #[derive(Debug, Clone)]
 pub struct Overview {
@@ -69,14 +54,13 @@ pub struct Overview {
 #[derive(Debug, Clone)]
 pub struct Admin {
     outbox: Outbox,
-    plugins: Arc<[PluginSummary]>,
     clock: Clock,
 }
 
 impl Admin {
     #[must_use]
-    pub fn new(outbox: Outbox, plugins: Vec<PluginSummary>, clock: Clock) -> Self {
-        Self { outbox, plugins: plugins.into(), clock }
+    pub fn new(outbox: Outbox, clock: Clock) -> Self {
+        Self { outbox, clock }
     }
 
     /// Dead letters, oldest first, above `after`.
@@ -118,12 +102,6 @@ impl Admin {
     /// The database does not answer.
     pub async fn discard(&self, id: i64) -> Result<DeadAnswer, AdminError> {
         Ok(self.outbox.discard(id).await?.into())
-    }
-
-    /// The plugins that serve.
-    #[must_use]
-    pub fn plugins(&self) -> Vec<PluginSummary> {
-        self.plugins.to_vec()
     }
 
     /// Counts and ages.

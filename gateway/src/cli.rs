@@ -19,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::config::Config;
+use crate::config::{Config, hot};
 
 /// Sluice, an event gateway: orders in over REST, through WebAssembly plugins, out on Kafka, nothing lost.
 #[derive(Debug, Parser)]
@@ -88,6 +88,8 @@ pub fn run(command: Command, config: Option<&Path>) -> anyhow::Result<ExitCode> 
             if let Err(errors) = config.check_for_run() {
                 writeln!(io::stdout(), "for `sluice run` it lacks\n{errors}")?;
             }
+            let [hot, restart] = [&hot::HOT[..], &hot::RESTART[..]].map(|keys| keys.join(", "));
+            writeln!(io::stdout(), "a running node takes over: {hot}\na restart is needed for: {restart}")?;
         }
         Command::Config => {
             let shown = Config::load(config)?.redacted();

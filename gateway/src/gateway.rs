@@ -4,6 +4,7 @@ mod parts;
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,15 +35,15 @@ pub enum Mode {
     Run,
 }
 
-/// Runs until SIGTERM or SIGINT, or until a part fails.
+/// Runs with a configuration, which was read from `path`, until SIGTERM or SIGINT, or until a part fails.
 ///
 /// # Errors
 ///
 /// A part could not be started, or broke.
-pub async fn run(config: Config, mode: Mode) -> anyhow::Result<()> {
+pub async fn run(config: Config, path: &Path, mode: Mode) -> anyhow::Result<()> {
     let mut interrupted = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     let mut terminated = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-    let node = Gateway::start(config, mode).await?;
+    let node = Gateway::start(config, path, mode).await?;
     node.announce(mode)?;
     let failed = tokio::select! {
         _ = interrupted.recv() => false,
@@ -86,7 +87,7 @@ impl Gateway {
     /// # Errors
     ///
     /// What could not be opened, compiled, connected or bound, and what to do about it.
-    pub async fn start(mut config: Config, mode: Mode) -> anyhow::Result<Self> {
+    pub async fn start(mut config: Config, path: &Path, mode: Mode) -> anyhow::Result<Self> {
         let (clock, metrics) = (Clock::system(), Arc::new(Metrics::new()));
         let readiness = Arc::new(Readiness::default());
         readiness.set("start", Condition::Waiting("parts are starting".to_owned()));
@@ -102,7 +103,7 @@ impl Gateway {
             .with_context(|| format!("listen on admin.listen = {}", config.admin.listen))?;
         let (address, admin_address) = (http.local_addr()?, admin.local_addr()?);
 
-        let plugins = parts::plugins(&config, Arc::clone(&metrics)).await?;
+        let (plugins, opened) = parts::plugins(&config, path, &clock, &metrics, &readiness).await?;
         let rules = parts::rules(&config);
         let outbox = Outbox::open(&config.database, rules, clock.clone(), Arc::clone(&metrics))?;
         let broker = match mode {
@@ -116,9 +117,10 @@ impl Gateway {
                 info!("the development broker starts empty: {forgotten} unanswered orders go out again");
             }
         }
-        let flows = Flows::new(&config, &outbox, &plugins, &clock, &metrics);
+        let flows = Flows::new(&config, &outbox, &clock, &metrics);
         let carry = Carrying { config: &config, mode, outbox: &outbox, plugins, clock: &clock, metrics: &metrics };
         carry.spawn(&carrying, &readiness).await?;
+        let catalog = parts::watch(opened, &outbox, &carrying)?;
         parts::spawn_upkeep(&config, &outbox, &clock, &metrics, &carrying);
 
         let routes: Arc<[_]> = config.route.clone().into();
@@ -136,6 +138,7 @@ impl Gateway {
         listening.spawn("http", serving);
         let state = AdminState {
             admin: flows.admin,
+            catalog,
             status: flows.status,
             metrics: Arc::clone(&metrics),
             readiness: Arc::clone(&readiness),

@@ -28,6 +28,7 @@ pub mod publisher;
 pub mod subscriber;
 
 pub mod admin;
+pub mod catalog;
 pub mod intake;
 pub mod janitor;
 pub mod relay;

@@ -46,7 +46,8 @@ fn serve(path: Option<&Path>, mode: Mode) -> anyhow::Result<ExitCode> {
     }
     telemetry::init(&config.telemetry, load::no_color())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
-    runtime.block_on(gateway::run(config, mode))?;
+    let path = path.unwrap_or(Path::new(load::FILE_DEFAULT));
+    runtime.block_on(gateway::run(config, path, mode))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -365,6 +365,11 @@ impl Outbox {
         self.write(move |tx| dead::discard(tx, id)).await
     }
 
+    /// Makes every order due that is held because a plugin failed on it; returns how many.
+    pub async fn retry_faults(&self) -> Result<usize, OutboxError> {
+        self.write(|tx| decide::retry_faults(tx)).await
+    }
+
     /// One step of retention.
     pub async fn retain(&self, cutoffs: Cutoffs, orders_after: Option<OrderId>) -> Result<Removed, OutboxError> {
         self.write(move |tx| retain::step(tx, &cutoffs, orders_after)).await

@@ -5,8 +5,11 @@ pub mod metrics;
 use std::error::Error;
 use std::fmt;
 use std::io::{self, IsTerminal};
+use std::sync::OnceLock;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, fmt as lines, reload};
 
 use crate::config::{LogFormat, TelemetryConfig};
 
@@ -17,6 +20,9 @@ pub use metrics::Metrics;
 #[error("cannot set up logging")]
 pub struct TelemetryError(#[source] Box<dyn Error + Send + Sync>);
 
+/// Puts another filter in the place of the one that logging was started with.
+static REFILTER: OnceLock<Box<dyn Fn(EnvFilter) -> Result<(), TelemetryError> + Send + Sync>> = OnceLock::new();
+
 /// Starts logging to standard error; colors only on a terminal, and not if `no_color`.
 ///
 /// # Errors
@@ -24,12 +30,28 @@ pub struct TelemetryError(#[source] Box<dyn Error + Send + Sync>);
 /// The directives cannot be read, or logging was set up before.
 pub fn init(config: &TelemetryConfig, no_color: bool) -> Result<(), TelemetryError> {
     let filter = EnvFilter::try_new(&config.log).map_err(|error| TelemetryError(error.into()))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let (filter, handle) = reload::Layer::new(filter);
+    let lines = lines::layer().with_writer(io::stderr);
+    let registry = tracing_subscriber::registry().with(filter);
     match config.format {
-        LogFormat::Text => builder.with_ansi(io::stderr().is_terminal() && !no_color).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).with_ansi(false).try_init(),
+        LogFormat::Text => registry.with(lines.with_ansi(io::stderr().is_terminal() && !no_color)).try_init(),
+        LogFormat::Json => registry.with(lines.json().flatten_event(true).with_ansi(false)).try_init(),
     }
-    .map_err(TelemetryError)
+    .map_err(|error| TelemetryError(error.into()))?;
+    let refilter = move |filter| handle.reload(filter).map_err(|error| TelemetryError(error.into()));
+    // Logging was set up just now, for the first time.
+    drop(REFILTER.set(Box::new(refilter)));
+    Ok(())
+}
+
+/// Logs by other directives from now on; without [`init`] there is nothing to change.
+///
+/// # Errors
+///
+/// The directives cannot be read.
+pub fn set_log(log: &str) -> Result<(), TelemetryError> {
+    let filter = EnvFilter::try_new(log).map_err(|error| TelemetryError(error.into()))?;
+    REFILTER.get().map_or(Ok(()), |refilter| refilter(filter))
 }
 
 /// Shows an error with all its sources, outermost first.

@@ -1,22 +1,24 @@
 //! Makes the parts of a node from its configuration, and starts those that carry orders.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use bytes::Bytes;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::info;
 use uuid::Uuid;
 
 use super::Mode;
-use crate::admin::{Admin, PluginSummary};
+use crate::admin::Admin;
+use crate::catalog::{self, Catalog, Opened};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::intake::Intake;
 use crate::janitor::Janitor;
 use crate::lifecycle::{Condition, Readiness, Tasks};
 use crate::outbox::Outbox;
-use crate::plugin::{Generation, PluginError, PluginHost, PluginOrigin, PluginSource, bundled};
+use crate::plugin::PluginHost;
 use crate::publisher::Publisher;
 use crate::relay::{Decider, HandOver, Routes, Sender};
 use crate::replies::Replies;
@@ -33,30 +35,9 @@ pub(super) struct Flows {
 }
 
 impl Flows {
-    pub(super) fn new(
-        config: &Config,
-        outbox: &Outbox,
-        plugins: &PluginHost,
-        clock: &Clock,
-        metrics: &Arc<Metrics>,
-    ) -> Self {
+    pub(super) fn new(config: &Config, outbox: &Outbox, clock: &Clock, metrics: &Arc<Metrics>) -> Self {
         let intake = Intake::new(outbox.clone(), config.intake.clone(), Arc::clone(metrics));
-        let summaries = plugins.generation().plugins().into_iter().map(|plugin| PluginSummary {
-            routes: config
-                .route
-                .iter()
-                .filter(|route| route.plugins.iter().any(|name| **name == *plugin.name))
-                .map(|route| route.path.clone())
-                .collect(),
-            name: plugin.name,
-            digest: plugin.digest,
-            origin: match plugin.origin {
-                PluginOrigin::Bundled => "bundled".to_owned(),
-                PluginOrigin::File(path) => path.display().to_string(),
-            },
-            bytes: plugin.bytes,
-        });
-        let admin = Admin::new(outbox.clone(), summaries.collect(), clock.clone());
+        let admin = Admin::new(outbox.clone(), clock.clone());
         Self { intake, status: Status::new(outbox.clone()), admin }
     }
 }
@@ -77,43 +58,38 @@ pub(super) fn rules(config: &Config) -> Rules {
 }
 
 /// Reads and compiles every plugin that a route names; a file takes the place of the bundled one of its name.
-pub(super) async fn plugins(config: &Config, metrics: Arc<Metrics>) -> anyhow::Result<PluginHost> {
-    let mut names: Vec<&str> = config.route.iter().flat_map(|route| &route.plugins).map(String::as_str).collect();
-    names.sort_unstable();
-    names.dedup();
-    let sources = names.into_iter().map(|name| source(config, name)).collect::<anyhow::Result<Vec<_>>>()?;
-    let (limits, routes) = (config.plugins.clone(), config.route.clone());
+pub(super) async fn plugins(
+    config: &Config,
+    config_path: &Path,
+    clock: &Clock,
+    metrics: &Arc<Metrics>,
+    readiness: &Arc<Readiness>,
+) -> anyhow::Result<(PluginHost, Opened)> {
+    let (config, config_path) = (config.clone(), config_path.to_owned());
+    let (clock, metrics, readiness) = (clock.clone(), Arc::clone(metrics), Arc::clone(readiness));
     let started = tokio::task::spawn_blocking(move || {
-        let host = PluginHost::start(&limits, metrics)?;
-        let loaded = host.load_all(&limits, sources)?;
-        let chains = routes.iter().map(|route| (route.path.as_str(), route.plugins.as_slice()));
-        host.publish(Generation::new(1, loaded, chains));
-        Ok::<_, PluginError>(host)
+        let host = PluginHost::start(&config.plugins, Arc::clone(&metrics))?;
+        let parts = catalog::Parts { config, config_path, host: host.clone(), clock, metrics, readiness };
+        Ok::<_, anyhow::Error>((host, Catalog::open(parts)?))
     });
-    Ok(started.await.context("compile plugins")??)
+    started.await.context("compile plugins")?
 }
 
-fn source(config: &Config, name: &str) -> anyhow::Result<PluginSource> {
-    let table = config.plugins.config.get(name).cloned().unwrap_or_default();
-    let config_json = serde_json::to_vec(&table).with_context(|| format!("plugins.config.{name} as JSON"))?;
-    let file = config.plugins.dir.join(format!("{name}.wasm"));
-    let (origin, component) = if file.exists() {
-        let size = std::fs::metadata(&file).with_context(|| format!("read plugin {}", file.display()))?.len();
-        anyhow::ensure!(
-            size <= config.plugins.file_bytes_max.0 as u64,
-            "plugin {} has {size} bytes, plugins.file_bytes_max is {}",
-            file.display(),
-            config.plugins.file_bytes_max
-        );
-        let bytes = std::fs::read(&file).with_context(|| format!("read plugin {}", file.display()))?;
-        (PluginOrigin::File(file), Bytes::from(bytes))
-    } else {
-        let found = bundled().into_iter().find(|(bundled, _)| *bundled == name);
-        let (_, bytes) = found
-            .with_context(|| format!("no plugin `{name}`: it is not bundled, and {} does not exist", file.display()))?;
-        (PluginOrigin::Bundled, Bytes::from_static(bytes))
-    };
-    Ok(PluginSource { name: name.to_owned(), origin, component, config_json })
+/// Starts watching the plugins' folder and the configuration; SIGHUP looks at once.
+pub(super) fn watch(opened: Opened, outbox: &Outbox, tasks: &Tasks) -> anyhow::Result<Catalog> {
+    let catalog = opened.watch(outbox.clone())?;
+    let mut hang_up = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
+    let (watching, stop) = (catalog.clone(), tasks.stop_token());
+    tasks.spawn("catalog", async move {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = watching.ended() => return,
+                _ = hang_up.recv() => watching.hint(),
+            }
+        }
+    });
+    Ok(catalog)
 }
 
 /// Starts what keeps the database in order: retention, and the watch over the writer.

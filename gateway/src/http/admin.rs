@@ -7,6 +7,7 @@ mod dead;
 mod feed;
 mod guard;
 mod orders;
+mod plugins;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::HttpProblem;
 use super::{health, page};
 use crate::admin::Admin;
+use crate::catalog::Catalog;
 use crate::config::RouteConfig;
 use crate::lifecycle::Readiness;
 use crate::status::Status;
@@ -34,6 +36,7 @@ use crate::telemetry::Metrics;
 #[derive(Debug, Clone)]
 pub struct AdminState {
     pub admin: Admin,
+    pub catalog: Catalog,
     pub status: Status,
     pub metrics: Arc<Metrics>,
     pub readiness: Arc<Readiness>,
@@ -66,7 +69,12 @@ pub fn router(state: AdminState) -> Router {
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
         .route("/overview", get(overview))
-        .route("/plugins", get(plugins))
+        .route("/plugins", get(plugins::list))
+        .route("/plugins/reload", post(plugins::reload))
+        .route("/plugins/{name}/reload", post(plugins::reload_one))
+        .route("/plugins/{name}/rollback", post(plugins::roll_back))
+        .route("/plugins/{name}/pin", post(plugins::pin))
+        .route("/plugins/{name}/forget", post(plugins::forget))
         .route("/orders", get(orders::list))
         .route("/orders/{id}", get(orders::show))
         .route("/orders/{id}/timeline", get(orders::timeline))
@@ -109,26 +117,6 @@ async fn overview(State(desk): State<Arc<Desk>>) -> Result<Response, HttpProblem
         "publicAddress": desk.state.public_address.to_string(),
         "routes": routes,
     })))
-}
-
-/// `GET /plugins`: the plugins that serve.
-async fn plugins(State(desk): State<Arc<Desk>>) -> Response {
-    let plugins: Vec<_> = desk
-        .state
-        .admin
-        .plugins()
-        .into_iter()
-        .map(|plugin| {
-            json!({
-                "name": &*plugin.name,
-                "digest": &*plugin.digest,
-                "origin": plugin.origin,
-                "bytes": plugin.bytes,
-                "routes": plugin.routes,
-            })
-        })
-        .collect();
-    json_answer(&json!({ "plugins": plugins }))
 }
 
 fn json_answer(json: &Value) -> Response {

@@ -178,6 +178,15 @@ fn head_is_due(tx: &mut Tx<'_>, slot: Slot, route: &str, order_key: &str) -> rus
     Ok(true)
 }
 
+/// Makes orders due that wait after a fault of a plugin: another version judges them now.
+pub(super) fn retry_faults(tx: &mut Tx<'_>) -> rusqlite::Result<usize> {
+    tx.execute(
+        "UPDATE held SET due_at = ?1 WHERE due_at > ?1 AND order_id IN
+             (SELECT id FROM orders WHERE status = 'HELD' AND json_extract(held, '$.reason') = 'fault')",
+        params![tx.now],
+    )
+}
+
 struct Deciding<'t, 'c> {
     tx: &'t mut Tx<'c>,
     rules: &'t Rules,

@@ -44,6 +44,18 @@ pub struct KindLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ResultLabel {
+    pub result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PluginInfoLabels {
+    pub plugin: String,
+    pub digest: String,
+    pub lane: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct TableLabel {
     pub table: &'static str,
 }
@@ -54,6 +66,10 @@ fn latency() -> Histogram {
 
 fn plugin_latency() -> Histogram {
     Histogram::new([0.000_01, 0.000_05, 0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.25])
+}
+
+fn reload_latency() -> Histogram {
+    Histogram::new([0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0])
 }
 
 macro_rules! metrics {
@@ -118,6 +134,16 @@ metrics! {
     plugin_faults: Family<FaultLabels, Counter> = Family::default(), "plugin_faults";
     /// Wall time of one call with a batch.
     plugin_call_seconds: Family<NameLabel, Histogram> = Family::new_with_constructor(plugin_latency), "plugin_call_seconds";
+    /// Counts the generations of plugins; it rises with each change of what judges orders.
+    plugin_generation: Gauge = Gauge::default(), "plugin_generation";
+    /// What came of changes in the plugins' folder: `served`, `staged`, `refused`, `withdrawn`, `missing`, `rolled-back`, `no-earlier-version`.
+    plugin_reloads: Family<ResultLabel, Counter> = Family::default(), "plugin_reloads";
+    /// From the moment a plugin's file is stable until it judges orders.
+    plugin_reload_seconds: Histogram = reload_latency(), "plugin_reload_seconds";
+    /// The versions of plugins that serve.
+    plugin_info: Family<PluginInfoLabels, Gauge> = Family::default(), "plugin_info";
+    /// What came of changes of the configuration file: `served`, `refused`, `needs-restart`.
+    config_reloads: Family<ResultLabel, Counter> = Family::default(), "config_reloads";
     /// Records handed to the producer and not yet acknowledged.
     kafka_in_flight: Gauge = Gauge::default(), "kafka_records_in_flight";
     /// Delivery reports, by result: `acknowledged`, `refused`, `stopped`, `fatal`.
