@@ -16,14 +16,19 @@
 //!
 //! What is made of a decision (`relay`), how patches are applied (`order::patch`).
 
+mod bytes_lane;
 mod call;
 mod chain;
 mod engine;
 mod generation;
 mod host;
+mod inspect;
+mod lane;
 mod limits;
 mod load;
+mod manifest;
 mod pool;
+mod stub;
 mod verdict;
 
 use std::path::PathBuf;
@@ -43,7 +48,10 @@ use crate::order::{OrderId, Problem};
 use crate::telemetry::metrics::Metrics;
 
 pub use generation::Generation;
+pub use inspect::{Inspection, inspect};
+pub use lane::Lane;
 pub use load::{LoadedPlugin, PluginError, UnusablePlugin};
+pub use manifest::{Manifest, SECTION as MANIFEST_SECTION};
 
 use engine::Runtime;
 use limits::BatchLimits;
@@ -63,7 +71,7 @@ pub fn bundled() -> Vec<(&'static str, &'static [u8])> {
 pub struct PluginSource {
     pub name: String,
     pub origin: PluginOrigin,
-    /// The WebAssembly component.
+    /// Its file: WebAssembly of any lane.
     pub component: Bytes,
     /// What it is configured with: one JSON object.
     pub config_json: Vec<u8>,
@@ -80,11 +88,25 @@ pub enum PluginOrigin {
 #[derive(Debug, Clone)]
 pub struct PluginInfo {
     pub name: Arc<str>,
-    /// SHA-256 of the component, as `sha256:` and hexadecimal digits.
+    /// SHA-256 of its file, as `sha256:` and hexadecimal digits.
     pub digest: Arc<str>,
     pub origin: PluginOrigin,
-    /// Size of the component.
+    /// Size of its file.
     pub bytes: usize,
+    pub lane: Lane,
+    /// The smallest world that has all that it imports: `validator`, `enricher` or `bytes`.
+    pub world: &'static str,
+    /// What it was built for: `sluice:plugin@1.1.0`, `bytes-abi@1`.
+    pub contract: Arc<str>,
+    /// What it asks for: `log`, `metrics`, `lookup`.
+    pub capabilities: Arc<[String]>,
+    /// Its imports of WASI, which it gets in a form that denies everything.
+    pub denied: Arc<[String]>,
+    /// What its author says of it.
+    pub manifest: Option<Arc<Manifest>>,
+    /// How long it took to compile, or to fetch where it was compiled before.
+    pub compiled: Duration,
+    pub is_cached: bool,
 }
 
 /// An order to judge.

@@ -1,19 +1,19 @@
-//! One call of one plugin: instantiate, configure, process, and say what went wrong.
+//! One call of one plugin, in whichever lane: instantiate, configure, process, and say what went wrong.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use wasmtime::{Store, Trap, UpdateDeadline};
 
-use super::FaultKind;
 use super::engine::Runtime;
 use super::host::{Host, bindings};
 use super::limits::{MemoryIsUp, TimeIsUp};
-use super::load::LoadedPlugin;
+use super::load::{Code, LoadedPlugin};
+use super::{FaultKind, bytes_lane};
 
-pub(super) use bindings::sluice::plugin::types::{Event, Outcome, PatchOp, Verdict};
+pub(super) use bindings::sluice::plugin::types::{Event, Outcome, PatchOp, Problem, Verdict};
 
 /// What wasmtime says where an answer is longer than `set_hostcall_fuel` allows; it has no type for it.
-const OUTPUT_EXHAUSTED: &str = "fuel allocated for hostcalls has been exhausted";
+pub(super) const OUTPUT_EXHAUSTED: &str = "fuel allocated for hostcalls has been exhausted";
 
 /// One plugin and what a call of it needs.
 #[derive(Clone, Copy)]
@@ -42,51 +42,57 @@ impl Failure {
 impl Call<'_> {
     /// Configures an instance and drops it.
     pub(super) fn configure(self) -> Result<(), Failure> {
-        self.guarded(1, 0, |_, _| Ok(()))
+        self.guarded(1, &[]).map(drop)
     }
 
     /// Has a batch processed in a fresh instance. Outcome *i* belongs to event *i*.
     pub(super) fn process(self, events: &[Event<'_>]) -> Result<Vec<Outcome>, Failure> {
-        let bytes = events.iter().map(|event| event.body.len()).sum();
-        let outcomes = self.guarded(events.len(), bytes, |instance, store| {
-            instance.sluice_plugin_processor().call_process(store, events)
-        })?;
-        in_sequence(outcomes, events.len())
+        self.guarded(events.len(), events)
     }
 
-    /// Runs something in a fresh, configured instance. The instance is gone afterwards, whatever happened.
-    fn guarded<T>(
-        self,
-        orders: usize,
-        bytes: usize,
-        run: impl FnOnce(&bindings::Validator, &mut Store<Host>) -> wasmtime::Result<T>,
-    ) -> Result<T, Failure> {
+    /// Asks a fresh, configured instance about events. It is gone afterwards, whatever happened.
+    fn guarded(self, orders: usize, events: &[Event<'_>]) -> Result<Vec<Outcome>, Failure> {
         let _calling = self.runtime.calling();
+        let bytes = events.iter().map(|event| event.body.len()).sum();
         // A panic in a host function unwinds through the instance, which is dropped with its store.
         let done = catch_unwind(AssertUnwindSafe(|| {
             let mut store = self.store(orders, bytes);
-            let instance = self.plugin.pre().instantiate(&mut store)?;
-            let configured =
-                instance.sluice_plugin_lifecycle().call_configure(&mut store, self.plugin.config_json())?;
-            let done = match configured {
-                Ok(()) => Ok(run(&instance, &mut store)?),
-                Err(problems) => Err(problems.into_iter().map(|problem| {
-                    let place = problem.pointer.map_or_else(String::new, |pointer| format!("{pointer}: "));
-                    format!("{place}{}", problem.detail.unwrap_or(problem.title))
-                })),
+            let done = match self.plugin.code() {
+                Code::Component(pre) => self.ask(pre, &mut store, events),
+                Code::Bytes(pre) => {
+                    let output_bytes_max = self.plugin.limits().output_bytes_max;
+                    bytes_lane::run(pre, &mut store, self.plugin.config_json(), events, output_bytes_max)
+                }
             };
             store.data_mut().finish_log();
-            Ok::<_, wasmtime::Error>(done)
+            done
         }));
         match done {
-            Ok(Ok(Ok(done))) => Ok(done),
-            Ok(Ok(Err(problems))) => Err(Failure::Refused(problems.collect())),
+            Ok(Ok(done)) => in_sequence(done?, events.len()),
             Ok(Err(error)) => Err(classify(&error)),
             Err(_) => {
                 let detail = "the gateway failed while it ran the plugin".to_owned();
                 Err(Failure::Fault { kind: FaultKind::Trap, detail })
             }
         }
+    }
+
+    /// Configures a component; it is only asked if there are events.
+    fn ask(
+        self,
+        pre: &bindings::ValidatorPre<Host>,
+        store: &mut Store<Host>,
+        events: &[Event<'_>],
+    ) -> wasmtime::Result<Result<Vec<Outcome>, Failure>> {
+        let instance = pre.instantiate(&mut *store)?;
+        let lifecycle = instance.sluice_plugin_lifecycle();
+        if let Err(problems) = lifecycle.call_configure(&mut *store, self.plugin.config_json())? {
+            return Ok(Err(Failure::Refused(problems.into_iter().map(problem_text).collect())));
+        }
+        if events.is_empty() {
+            return Ok(Ok(Vec::new()));
+        }
+        instance.sluice_plugin_processor().call_process(store, events).map(Ok)
     }
 
     fn store(self, orders: usize, bytes: usize) -> Store<Host> {
@@ -102,6 +108,12 @@ impl Call<'_> {
         });
         store
     }
+}
+
+/// A problem with a plugin's configuration, for people.
+pub(super) fn problem_text(problem: Problem) -> String {
+    let place = problem.pointer.map_or_else(String::new, |pointer| format!("{pointer}: "));
+    format!("{place}{}", problem.detail.unwrap_or(problem.title))
 }
 
 /// Puts outcomes into the sequence of their events.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tracing::{debug, error, info, warn};
 
 use super::limits::{Budget, Limits, Memory, TimeIsUp};
+use super::stub::Stub;
 
 /// What the contract says, as generated.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated code")]
@@ -26,6 +27,9 @@ pub(super) struct Host {
     lines_left: usize,
     lines_dropped: usize,
     line_bytes_max: usize,
+    output_bytes_max: usize,
+    /// What WASI is to the plugin.
+    pub(super) stub: Stub,
 }
 
 impl Host {
@@ -38,12 +42,19 @@ impl Host {
             lines_left: limits.log_lines_per_order_max.saturating_mul(orders),
             lines_dropped: 0,
             line_bytes_max: limits.log_line_bytes_max,
+            output_bytes_max: limits.output_bytes_max,
+            stub: Stub::default(),
         }
     }
 
     /// What counts the instance's memory.
     pub(super) fn memory(&mut self) -> &mut Memory {
         &mut self.memory
+    }
+
+    /// Most bytes that one call of a host function may hand over.
+    pub(super) fn output_bytes_max(&self) -> usize {
+        self.output_bytes_max
     }
 
     /// Whether the call may go on. To be asked on the call's own thread.
@@ -85,7 +96,7 @@ impl bindings::sluice::plugin::log::Host for Host {
 }
 
 /// A line without control characters, cut where it is long.
-fn printable(message: &str, bytes_max: usize) -> String {
+pub(super) fn printable(message: &str, bytes_max: usize) -> String {
     let cut = message.floor_char_boundary(bytes_max);
     let mut line = String::with_capacity(cut);
     for character in message[..cut].chars() {

@@ -4,30 +4,21 @@ use std::error::Error;
 use std::fmt;
 use std::sync::{Arc, PoisonError};
 use std::thread;
+use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::{InstancePre, Module};
 
 use super::call::{self, Call};
 use super::engine::{Runtime, THREAD_STACK_BYTES};
 use super::host::{Host, bindings};
+use super::inspect::Wishes;
+use super::lane::{self, EXPORTS, IMPORTS, Lane};
 use super::limits::Limits;
-use super::{PluginInfo, PluginOrigin, PluginSource};
+use super::{PluginInfo, PluginOrigin, PluginSource, bytes_lane, stub};
 use crate::config::PluginsConfig;
-
-/// What a plugin may import, of any version 1.x.
-const IMPORTS: [&str; 2] = ["sluice:plugin/log", "sluice:plugin/types"];
-
-/// What a plugin must export, of any version 1.x.
-const EXPORTS: [&str; 2] = ["sluice:plugin/lifecycle", "sluice:plugin/processor"];
-
-/// An interface without its version, where that is one we know.
-fn interface(name: &str) -> &str {
-    match name.split_once('@') {
-        Some((interface, version)) if version.starts_with("1.") => interface,
-        _ => name,
-    }
-}
 
 /// A plugin that is ready to be called. Cheap to clone.
 #[derive(Clone)]
@@ -35,9 +26,15 @@ pub struct LoadedPlugin(Arc<Loaded>);
 
 struct Loaded {
     info: PluginInfo,
-    pre: bindings::ValidatorPre<Host>,
+    code: Code,
     config_json: Vec<u8>,
     limits: Limits,
+}
+
+/// What runs: one kind for each seam between gateway and plugin.
+pub(super) enum Code {
+    Component(bindings::ValidatorPre<Host>),
+    Bytes(InstancePre<Host>),
 }
 
 impl LoadedPlugin {
@@ -47,8 +44,8 @@ impl LoadedPlugin {
         &self.0.info
     }
 
-    pub(super) fn pre(&self) -> &bindings::ValidatorPre<Host> {
-        &self.0.pre
+    pub(super) fn code(&self) -> &Code {
+        &self.0.code
     }
 
     pub(super) fn config_json(&self) -> &[u8] {
@@ -79,20 +76,38 @@ pub enum PluginError {
 }
 
 /// Why a plugin cannot be used.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error, Serialize, Deserialize)]
 pub enum UnusablePlugin {
     #[error("has {bytes} bytes, more than the {bytes_max} of `plugins.file_bytes_max`")]
     TooLarge { bytes: usize, bytes_max: usize },
-    #[error("is no WebAssembly: it begins with {found}, expected \\0asm")]
+    #[error("is no WebAssembly: it begins with {found}, expected \\0asm or the text (module …) or (component …)")]
     NotWasm { found: String },
-    #[error("is a WebAssembly core module, expected a component: `wasm-tools component new` makes one")]
-    CoreModule,
+    #[error("is machine code that was compiled before, which is never taken from a file; expected WebAssembly")]
+    Compiled,
+    #[error("is WebAssembly text with a mistake: {0}")]
+    Text(String),
+    #[error("is no valid WebAssembly: {0}")]
+    Malformed(String),
+    #[error(
+        "is a core module of no lane: it imports {imports} and exports {exports}; expected a component, or a core \
+         module that exports sluice:plugin/lifecycle@1.1.0#configure and sluice:plugin/processor@1.1.0#process, or \
+         one that exports memory, sluice_alloc and sluice_process (bytes ABI 1)"
+    )]
+    NoLane { imports: String, exports: String },
+    #[error("is a core module of the bytes ABI that does not fit it: {0}")]
+    BytesAbi(String),
+    #[error("is a core module that cannot be made a component: {0}")]
+    Componentize(String),
+    #[error("has a manifest (custom section `sluice:manifest`) that cannot be read: {0}")]
+    Manifest(String),
     #[error("does not compile: {0}")]
     Invalid(String),
-    #[error("imports {found:?}, which plugins are not granted; it may import {IMPORTS:?}")]
+    #[error(
+        "imports {found:?}, which no plugin can have; it may import {IMPORTS:?} of version 1, and WASI, which denies"
+    )]
     Imports { found: Vec<String> },
-    #[error("does not export {missing}, expected {EXPORTS:?}; it exports {found:?}")]
-    Exports { missing: &'static str, found: Vec<String> },
+    #[error("does not export {missing}, expected {EXPORTS:?} of version 1; it exports {found:?}")]
+    Exports { missing: String, found: Vec<String> },
     #[error("does not fit the contract sluice:plugin@1: {0}")]
     Contract(String),
     #[error("refuses its configuration: {}", .0.join("; "))]
@@ -120,45 +135,50 @@ pub(super) fn load(
 }
 
 fn compile(runtime: &Runtime, limits: Limits, source: PluginSource) -> Result<LoadedPlugin, UnusablePlugin> {
-    let PluginSource { name, origin, component: bytes, config_json } = source;
-    check_header(&bytes, limits.file_bytes_max)?;
+    let PluginSource { name, origin, component: file, config_json } = source;
+    let (bytes, bytes_max) = (file.len(), limits.file_bytes_max);
+    if bytes > bytes_max {
+        return Err(UnusablePlugin::TooLarge { bytes, bytes_max });
+    }
+    let start = Instant::now();
     let engine = &runtime.engine;
     let text = |error: wasmtime::Error| format!("{error:#}");
-    let component = Component::from_binary(engine, &bytes).map_err(text).map_err(UnusablePlugin::Invalid)?;
-
-    let shape = component.component_type();
-    let imported = shape.imports(engine).map(|(name, _)| name.to_owned());
-    let found: Vec<_> = imported.filter(|name| !IMPORTS.contains(&interface(name))).collect();
-    if !found.is_empty() {
-        return Err(UnusablePlugin::Imports { found });
-    }
-    let found: Vec<_> = shape.exports(engine).map(|(name, _)| name.to_owned()).collect();
-    if let Some(missing) = EXPORTS.into_iter().find(|expected| !found.iter().any(|name| interface(name) == *expected)) {
-        return Err(UnusablePlugin::Exports { missing, found });
-    }
-
-    let pre = || {
-        let mut linker = Linker::new(engine);
-        bindings::Validator::add_to_linker::<_, HasSelf<_>>(&mut linker, |host: &mut Host| host)?;
-        bindings::ValidatorPre::new(linker.instantiate_pre(&component)?)
+    let prepared = lane::prepare(&file)?;
+    let code = match prepared.lane {
+        Lane::Component | Lane::Module => {
+            let component =
+                Component::from_binary(engine, &prepared.wasm).map_err(text).map_err(UnusablePlugin::Invalid)?;
+            link(&component).map(Code::Component)
+        }
+        Lane::Bytes => {
+            let module = Module::from_binary(engine, &prepared.wasm).map_err(text).map_err(UnusablePlugin::Invalid)?;
+            bytes_lane::link(&module).map(Code::Bytes)
+        }
     };
-    let pre = pre().map_err(text).map_err(UnusablePlugin::Contract)?;
-    let info = PluginInfo { name: name.into(), digest: digest(&bytes), origin, bytes: bytes.len() };
-    Ok(LoadedPlugin(Arc::new(Loaded { info, pre, config_json, limits })))
+    let code = code.map_err(text).map_err(UnusablePlugin::Contract)?;
+    let wishes = Wishes::of(&prepared.shape.imports);
+    let info = PluginInfo {
+        name: name.into(),
+        digest: digest(&file),
+        origin,
+        bytes,
+        lane: prepared.lane,
+        world: wishes.world(prepared.lane),
+        contract: prepared.shape.contract(prepared.lane).unwrap_or_default().into(),
+        capabilities: wishes.capabilities.into(),
+        denied: wishes.denied.into(),
+        manifest: prepared.manifest.map(Arc::new),
+        compiled: start.elapsed(),
+        is_cached: false,
+    };
+    Ok(LoadedPlugin(Arc::new(Loaded { info, code, config_json, limits })))
 }
 
-fn check_header(bytes: &[u8], bytes_max: usize) -> Result<(), UnusablePlugin> {
-    if bytes.len() > bytes_max {
-        return Err(UnusablePlugin::TooLarge { bytes: bytes.len(), bytes_max });
-    }
-    if !bytes.starts_with(b"\0asm") {
-        let found = match &bytes[..bytes.len().min(8)] {
-            [] => "nothing".to_owned(),
-            first => first.escape_ascii().to_string(),
-        };
-        return Err(UnusablePlugin::NotWasm { found });
-    }
-    if bytes.get(4..8) == Some(&[1, 0, 0, 0]) { Err(UnusablePlugin::CoreModule) } else { Ok(()) }
+fn link(component: &Component) -> wasmtime::Result<bindings::ValidatorPre<Host>> {
+    let mut linker = Linker::new(component.engine());
+    bindings::Validator::add_to_linker::<_, HasSelf<_>>(&mut linker, |host: &mut Host| host)?;
+    stub::wasi::link(&mut linker, component)?;
+    bindings::ValidatorPre::new(linker.instantiate_pre(component)?)
 }
 
 fn configure_once(runtime: &Runtime, plugin: LoadedPlugin) -> Result<LoadedPlugin, UnusablePlugin> {
@@ -178,7 +198,7 @@ fn configure_once(runtime: &Runtime, plugin: LoadedPlugin) -> Result<LoadedPlugi
     }
 }
 
-fn digest(bytes: &[u8]) -> Arc<str> {
+pub(super) fn digest(bytes: &[u8]) -> Arc<str> {
     use fmt::Write;
     let mut text = String::from("sha256:");
     for byte in Sha256::digest(bytes) {

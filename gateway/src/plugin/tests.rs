@@ -1,7 +1,9 @@
 //! The host against the bundled plugins and against guests written by hand that do what no plugin should.
 
 mod bundled;
+mod denied;
 mod hostile;
+mod lanes;
 mod unusable;
 
 use std::borrow::Cow;
