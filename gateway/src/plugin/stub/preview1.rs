@@ -93,6 +93,8 @@ pub(in crate::plugin) fn adapter() -> Result<Vec<u8>, wat::Error> {
 
 /// Gives a core module the functions that it imports.
 pub(in crate::plugin) fn link(linker: &mut Linker<Host>, module: &wasmtime::Module) -> wasmtime::Result<()> {
+    // Go's modules import some functions twice: once for the runtime, once for its packages.
+    linker.allow_shadowing(true);
     for import in module.imports().filter(|import| import.module() == crate::plugin::lane::PREVIEW1) {
         let name = import.name();
         let module = import.module();
