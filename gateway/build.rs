@@ -3,6 +3,9 @@
 //! The inner cargo has a target folder of its own: in the outer one both would wait for the same lock. It also gets
 //! none of the outer build's flags and wrappers, so that clippy, docs and coverage leave the plugins alone.
 
+#[path = "build/languages.rs"]
+mod languages;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -45,9 +48,12 @@ fn main() {
         println!("cargo::rerun-if-changed={}", workspace.join(path).display());
     }
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=build/languages.rs");
 
     let out = PathBuf::from(variable("OUT_DIR"));
-    if let Err(problem) = ensure_target().and_then(|()| build(&workspace, &out)) {
+    let embedded = workspace.canonicalize().map_err(|error| error.to_string());
+    let embedded = embedded.and_then(|workspace| languages::embed(&workspace, &out));
+    if let Err(problem) = embedded.and_then(|()| ensure_target()).and_then(|()| build(&workspace, &out)) {
         for line in problem.lines() {
             println!("cargo::error={line}");
         }

@@ -36,7 +36,11 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Start everything in one process: gateway, broker in memory, sample services, page.
-    Dev,
+    Dev {
+        /// A plugin that every route asks behind its own: the name of a file in `plugins.dir`. Can be said more than once.
+        #[arg(long = "plugin", value_name = "NAME")]
+        plugins: Vec<String>,
+    },
     /// Start the gateway on the broker that the configuration names.
     Run,
     /// Say what is wrong with the configuration.
@@ -49,7 +53,7 @@ pub enum Command {
     /// Dead letters: what waits for you.
     #[command(subcommand)]
     Dead(dead::DeadCommand),
-    /// Plugins of a running node.
+    /// Plugins: write, build, test and judge with them; and those of a running node.
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
     /// Print completions for a shell.
@@ -80,7 +84,7 @@ pub struct AdminUrl {
 /// The configuration is wrong (`ConfigErrors`), no node answers, or it refuses.
 pub fn run(command: Command, config: Option<&Path>) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Dev | Command::Run => anyhow::bail!("this command starts a gateway"),
+        Command::Dev { .. } | Command::Run => anyhow::bail!("this command starts a gateway"),
         Command::Validate => {
             let config = Config::load(config)?;
             let (routes, url) = (config.route.len(), &config.redacted().database.url);
@@ -97,7 +101,7 @@ pub fn run(command: Command, config: Option<&Path>) -> anyhow::Result<ExitCode> 
         }
         Command::Orders(command) => return orders::run(command, config),
         Command::Dead(command) => return dead::run(command, config),
-        Command::Plugin(command) => plugin::run(command, config)?,
+        Command::Plugin(command) => return plugin::run(command, config),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "sluice", &mut script);

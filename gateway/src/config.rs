@@ -111,6 +111,8 @@ pub struct RelayConfig {
 #[serde(deny_unknown_fields)]
 pub struct PluginsConfig {
     pub dir: PathBuf,
+    /// Plugins that every route asks, behind its own; loading has put them there.
+    pub every_route: Vec<String>,
     pub state_dir: PathBuf,
     pub poll_interval: Span,
     /// minisign public keys; where there is one, a file without a right signature is not served.

@@ -40,3 +40,4 @@ pub mod http;
 pub mod cli;
 pub mod dev;
 pub mod gateway;
+pub mod workbench;

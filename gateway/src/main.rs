@@ -22,7 +22,12 @@ const EXIT_CONFIGURATION: u8 = 78;
 fn main() -> ExitCode {
     let Cli { config, command } = Cli::parse();
     let result = match command {
-        Command::Dev => serve(config.as_deref(), Mode::Dev),
+        Command::Dev { plugins } => {
+            if !plugins.is_empty() {
+                load::add_plugins(&plugins);
+            }
+            serve(config.as_deref(), Mode::Dev)
+        }
         Command::Run => serve(config.as_deref(), Mode::Run),
         command => cli::run(command, config.as_deref()),
     };

@@ -10,6 +10,7 @@ mod dead;
 mod idempotency;
 mod intake;
 mod outbox_conformance;
+mod plugin_tools;
 mod plugins;
 mod real_orders;
 mod records;

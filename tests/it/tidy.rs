@@ -11,7 +11,7 @@ const LAYERS: [(&str, &[&str]); 6] = [
     ("doors", &["folder", "outbox", "plugin", "publisher", "subscriber"]),
     ("flows", &["admin", "catalog", "intake", "janitor", "relay", "replies", "status"]),
     ("edge", &["http"]),
-    ("root", &["cli", "dev", "gateway", "main"]),
+    ("root", &["cli", "dev", "gateway", "main", "workbench"]),
 ];
 
 /// What each layer may import besides the module itself. `dev` is no exception: it stands beside the root.

@@ -63,6 +63,9 @@ pub struct PostArgs {
     /// `Idempotency-Key` of the one order.
     #[arg(long, value_name = "KEY", conflicts_with = "file")]
     idempotency_key: Option<String>,
+    /// Wait so many seconds for what becomes of the one order, and print that.
+    #[arg(long, value_name = "SECONDS", conflicts_with = "file")]
+    wait: Option<u32>,
     /// Where to note how far the file got, instead of `FILE.sluice-state`.
     #[arg(long, value_name = "STATE", requires = "file")]
     pub(super) resume: Option<PathBuf>,
@@ -118,6 +121,8 @@ fn post_one(client: &Client, args: PostArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let mut headers = vec![("Content-Type", "application/json")];
+    let prefer = args.wait.map(|seconds| format!("wait={seconds}"));
+    headers.extend(prefer.as_deref().map(|prefer| ("Prefer", prefer)));
     headers.extend(args.idempotency_key.as_deref().map(|key| ("Idempotency-Key", key)));
     let answer = client.post(&args.node.route, &headers, &body).map_err(|error| client.unreachable(&error))?;
     writeln!(io::stdout(), "{}", answer.success()?.text().trim_end())?;

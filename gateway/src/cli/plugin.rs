@@ -1,20 +1,31 @@
 //! `sluice plugin`: what can be asked about plugins, group by group.
 
+mod author;
+mod build;
+mod check;
+mod judge;
+mod new;
 mod operate;
+mod vectors;
 
 use std::path::Path;
+use std::process::ExitCode;
 
 use clap::Subcommand;
 
 #[derive(Debug, Subcommand)]
 pub enum PluginCommand {
+    /// What the author of a plugin does.
+    #[command(flatten)]
+    Author(author::AuthorCommand),
     /// What the operator of a running node does.
     #[command(flatten)]
     Operate(operate::OperateCommand),
 }
 
-pub(super) fn run(command: PluginCommand, config: Option<&Path>) -> anyhow::Result<()> {
+pub(super) fn run(command: PluginCommand, config: Option<&Path>) -> anyhow::Result<ExitCode> {
     match command {
-        PluginCommand::Operate(command) => operate::run(command, config),
+        PluginCommand::Author(command) => author::run(command, config),
+        PluginCommand::Operate(command) => operate::run(command, config).map(|()| ExitCode::SUCCESS),
     }
 }

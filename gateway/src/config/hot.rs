@@ -7,8 +7,9 @@ use toml::{Table, Value};
 use super::{Config, Problem};
 
 /// Keys, or tables with all their keys, that are taken over while the node runs.
-pub const HOT: [&str; 16] = [
+pub const HOT: [&str; 17] = [
     "plugins.config",
+    "plugins.every_route",
     "plugins.file_bytes_max",
     "plugins.log_line_bytes_max",
     "plugins.log_lines_per_order_max",

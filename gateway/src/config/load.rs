@@ -11,6 +11,7 @@ mod tree;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use serde::Deserialize;
 use toml::{Table, Value};
@@ -72,11 +73,22 @@ impl Config {
     }
 }
 
+/// What the command line sets, as variables of the environment; it stands over these, each time a configuration is read.
+static COMMAND_LINE: OnceLock<Vec<(String, String)>> = OnceLock::new();
+
+/// Makes the plugins judge behind those of every route, in this process.
+pub fn add_plugins(names: &[String]) {
+    let list = Value::Array(names.iter().map(|name| Value::String(name.clone())).collect());
+    // Said once, at the start.
+    drop(COMMAND_LINE.set(vec![("SLUICE__PLUGINS__EVERY_ROUTE".to_owned(), list.to_string())]));
+}
+
 fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os().filter_map(|(name, value)| {
+    let variables = std::env::vars_os().filter_map(|(name, value)| {
         let name = name.into_string().ok()?;
         Some((name, value.to_string_lossy().into_owned()))
-    })
+    });
+    variables.chain(COMMAND_LINE.get().into_iter().flatten().cloned())
 }
 
 /// Whether the person at the terminal asked for no colors (`NO_COLOR`, see no-color.org).
@@ -103,6 +115,16 @@ pub fn assemble(
         draft.take_variable(&name, &value);
     }
     draft.finish()
+}
+
+/// Puts the plugins of every route behind those that a route names itself.
+fn with_every_route(mut config: Config) -> Config {
+    for route in &mut config.route {
+        let more = config.plugins.every_route.iter().filter(|name| !route.plugins.contains(name));
+        let more: Vec<String> = more.cloned().collect();
+        route.plugins.extend(more);
+    }
+    config
 }
 
 /// A configuration in the making; `tree` always makes a [`Config`].
@@ -326,7 +348,7 @@ impl Draft {
 
     fn finish(mut self) -> Result<Config, ConfigErrors> {
         let config = match Config::deserialize(Value::Table(self.tree.clone())) {
-            Ok(config) => config,
+            Ok(config) => with_every_route(config),
             Err(error) => {
                 self.problem("", error.message().to_owned());
                 return Err(ConfigErrors { problems: self.problems });

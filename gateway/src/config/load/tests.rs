@@ -206,3 +206,12 @@ proptest! {
         drop(assemble(Some(("t", &file)), [variable, section]).map_err(|errors| errors.to_string()));
     }
 }
+
+#[test]
+fn the_plugins_of_every_route_stand_behind_its_own() {
+    let text = "[plugins]\nevery_route = [\"order-rules\"]\n[[route]]\npath = \"/a\"\ntopic = \"a\"\n\
+                plugins = [\"customer-enricher\"]\n[[route]]\npath = \"/b\"\ntopic = \"b\"\nplugins = [\"order-rules\"]\n";
+    let config = assemble(Some(("a.toml", text)), []).unwrap();
+    assert_eq!(config.route[0].plugins, ["customer-enricher", "order-rules"]);
+    assert_eq!(config.route[1].plugins, ["order-rules"]);
+}

@@ -1,0 +1,32 @@
+//! What the author of a plugin asks for: no running node is needed, but for `watch`.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use super::{build, check, judge, new, vectors};
+
+#[derive(Debug, Subcommand)]
+pub enum AuthorCommand {
+    /// Start a project: a folder with a whole plugin to change, its tests and the SDK.
+    New(new::NewArgs),
+    /// Build a project to NAME.wasm, and check it.
+    Build(build::BuildArgs),
+    /// Say what a plugin is and whether a node can use it.
+    Check(check::CheckArgs),
+    /// Build a project and run its test vectors, and natively its own tests.
+    Test(vectors::TestArgs),
+    /// Judge the orders of a file, without a gateway.
+    Run(judge::RunArgs),
+}
+
+pub(super) fn run(command: AuthorCommand, config: Option<&Path>) -> anyhow::Result<ExitCode> {
+    match command {
+        AuthorCommand::New(args) => new::run(&args),
+        AuthorCommand::Build(args) => build::run(&args, config),
+        AuthorCommand::Check(args) => check::run(&args, config),
+        AuthorCommand::Test(args) => vectors::run(&args, config),
+        AuthorCommand::Run(args) => judge::run(&args, config),
+    }
+}
