@@ -132,8 +132,80 @@ pub struct PluginsConfig {
     pub problems_max: usize,
     pub log_lines_per_order_max: usize,
     pub log_line_bytes_max: ByteSize,
+    pub host_calls_per_order_max: usize,
+    pub metric_names_max: usize,
+    pub metric_calls_per_order_max: usize,
+    pub lookups_per_order_max: usize,
+    pub lookup_keys_max: usize,
+    pub tables_bytes_max: ByteSize,
+    pub nice: u32,
+    pub poison_faults: u32,
+    pub rollback_fault_share: f64,
+    pub rollback_orders_min: usize,
     /// What each plugin gets at its start, by plugin name.
     pub config: BTreeMap<String, toml::Table>,
+    /// Lookup tables: JSON files by name.
+    pub tables: BTreeMap<String, PathBuf>,
+    /// What a plugin may do, by plugin name.
+    pub policy: BTreeMap<String, PluginPolicy>,
+}
+
+/// What the operator lets one plugin do; every key may be left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PluginPolicy {
+    /// Granted besides `log`, which every plugin has.
+    pub grants: Vec<Capability>,
+    pub on_fault: OnFault,
+    /// JSON Pointers, with all below them; over what the plugin's manifest says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patch: Option<Vec<String>>,
+    /// Over `plugins.memory_bytes_max`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes_max: Option<ByteSize>,
+    /// Over `plugins.time_per_order`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_per_order: Option<Span>,
+}
+
+/// What a plugin may call in the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Capability {
+    Log,
+    Metrics,
+    Lookup,
+}
+
+impl Capability {
+    /// The word in a configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::Metrics => "metrics",
+            Self::Lookup => "lookup",
+        }
+    }
+}
+
+impl std::fmt::Display for Capability {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What becomes of an order that a plugin failed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnFault {
+    /// It is held and judged again.
+    #[default]
+    Hold,
+    /// It is refused for good.
+    Reject,
+    /// It goes on without what the plugin would have done, and its record says so.
+    SkipAndMark,
 }
 
 /// The broker and what librdkafka is told.

@@ -118,9 +118,10 @@ impl Gateway {
             }
         }
         let flows = Flows::new(&config, &outbox, &clock, &metrics);
+        let host = plugins.clone();
         let carry = Carrying { config: &config, mode, outbox: &outbox, plugins, clock: &clock, metrics: &metrics };
         carry.spawn(&carrying, &readiness).await?;
-        let catalog = parts::watch(opened, &outbox, &carrying)?;
+        let catalog = parts::watch(opened, host, &outbox, &carrying)?;
         parts::spawn_upkeep(&config, &outbox, &clock, &metrics, &carrying);
 
         let routes: Arc<[_]> = config.route.clone().into();

@@ -53,7 +53,7 @@ pub use publish::{Delivered, Deliveries, Placed, Refused, SlotDeliveries};
 pub use read::{OrderFilter, StoredTimeline, Versions};
 pub use replies::{Fates, TakenReplies};
 pub use retain::{Cutoffs, Removed};
-pub use slots::{HeldKey, HeldOrder, ReadLimits, Suspicion, Tenure};
+pub use slots::{HeldKey, HeldOrder, ReadLimits, Strikes, Suspicion, Tenure};
 pub use wake::{ChangeListener, Changed};
 
 use readers::Readers;

@@ -21,14 +21,18 @@ mod call;
 mod chain;
 mod engine;
 mod generation;
+mod health;
 mod host;
 mod inspect;
 mod lane;
 mod limits;
 mod load;
 mod manifest;
+mod policy;
 mod pool;
+mod reported;
 mod stub;
+mod tables;
 mod verdict;
 
 use std::path::PathBuf;
@@ -42,16 +46,18 @@ use futures_util::stream::{self, StreamExt};
 use tokio::sync::{RwLock, oneshot};
 
 use crate::clock::Timestamp;
-use crate::config::PluginsConfig;
+use crate::config::{PluginPolicy, PluginsConfig};
 use crate::order::patch::PatchOp;
 use crate::order::{OrderId, Problem};
 use crate::telemetry::metrics::Metrics;
 
 pub use generation::Generation;
+pub use health::Health;
 pub use inspect::{Inspection, inspect};
 pub use lane::Lane;
 pub use load::{LoadedPlugin, PluginError, UnusablePlugin};
 pub use manifest::{Manifest, SECTION as MANIFEST_SECTION};
+pub use tables::{TableError, TableStamps, Tables};
 
 use engine::Runtime;
 use limits::BatchLimits;
@@ -75,6 +81,9 @@ pub struct PluginSource {
     pub component: Bytes,
     /// What it is configured with: one JSON object.
     pub config_json: Vec<u8>,
+    pub policy: PluginPolicy,
+    /// What it may look up, if its policy grants that.
+    pub tables: Tables,
 }
 
 /// Where a plugin comes from.
@@ -223,6 +232,8 @@ pub struct PluginHost {
     runtime: Runtime,
     pool: Arc<Pool>,
     batches: BatchLimits,
+    poison_faults: u32,
+    shared: Arc<chain::Shared>,
     /// Held for reading by each call, for writing by one that is to be alone.
     calls: Arc<RwLock<()>>,
 }
@@ -236,9 +247,19 @@ impl PluginHost {
     pub fn start(config: &PluginsConfig, metrics: Arc<Metrics>) -> Result<Self, PluginError> {
         let batches = BatchLimits::new(config);
         let runtime = Runtime::start(batches.threads).map_err(|source| PluginError::Engine { source })?;
-        let pool = Pool::start(&runtime, batches.threads, &metrics)
+        let shared = Arc::new(chain::Shared::default());
+        let nice = i32::try_from(config.nice).unwrap_or(i32::MAX);
+        let pool = Pool::start(&runtime, (batches.threads, nice), &metrics, &shared)
             .map_err(|source| PluginError::Engine { source: source.into() })?;
-        Ok(Self { current: Arc::default(), runtime, pool: Arc::new(pool), batches, calls: Arc::default() })
+        Ok(Self {
+            current: Arc::default(),
+            runtime,
+            pool: Arc::new(pool),
+            batches,
+            poison_faults: config.poison_faults,
+            shared,
+            calls: Arc::default(),
+        })
     }
 
     /// Compiles a plugin, checks it against the contract and configures it once, under the limits of `config`. Blocks for
@@ -281,6 +302,24 @@ impl PluginHost {
     #[must_use]
     pub fn generation(&self) -> Arc<Generation> {
         self.current.load_full()
+    }
+
+    /// Faults on one order after which it is given up.
+    #[must_use]
+    pub fn poison_faults(&self) -> u32 {
+        self.poison_faults
+    }
+
+    /// Waits until a plugin of the present generation fails too often, and returns it; each loaded plugin once. For one
+    /// who waits: with many, each plugin comes to one of them.
+    pub async fn broken_plugin(&self) -> LoadedPlugin {
+        loop {
+            let noticed = self.shared.broken.notified();
+            if let Some(plugin) = self.generation().plugins.iter().find(|plugin| plugin.tell_broken()) {
+                return plugin.clone();
+            }
+            noticed.await;
+        }
     }
 
     /// Runs a route's chain on each candidate. Result *i* belongs to candidate *i*; what fails is a decision too.

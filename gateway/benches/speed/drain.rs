@@ -12,12 +12,12 @@ use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use sluice::clock::Clock;
-use sluice::config::Config;
+use sluice::config::{Config, PluginPolicy};
 use sluice::dev::DevBroker;
 use sluice::intake::Intake;
 use sluice::order::{OrderStatus, Slot};
 use sluice::outbox::{OpenError, Outbox, ReadLimits};
-use sluice::plugin::{Generation, PluginHost, PluginOrigin, PluginSource, bundled};
+use sluice::plugin::{Generation, PluginHost, PluginOrigin, PluginSource, Tables, bundled};
 use sluice::record::Record;
 use sluice::route::{ReplyRules, RouteRules, Rules};
 use sluice::telemetry::Metrics;
@@ -143,6 +143,8 @@ fn host(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<PluginHost> {
         origin: PluginOrigin::Bundled,
         component: Bytes::from_static(component),
         config_json: serde_json::to_vec(&table)?,
+        policy: PluginPolicy::default(),
+        tables: Tables::default(),
     };
     let host = PluginHost::start(&config.plugins, Arc::clone(metrics))?;
     let chains = config.route.iter().map(|route| (route.path.as_str(), route.plugins.as_slice()));

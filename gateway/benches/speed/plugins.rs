@@ -7,9 +7,10 @@ use anyhow::{Context, ensure};
 use bytes::Bytes;
 use order_rules::OrderRules;
 use sluice::clock::Clock;
+use sluice::config::PluginPolicy;
 use sluice::order::OrderId;
 use sluice::order::patch::{self, PatchOp};
-use sluice::plugin::{Candidate, Decision, Generation, Pace, PluginHost, PluginOrigin, PluginSource, bundled};
+use sluice::plugin::{Candidate, Decision, Generation, Pace, PluginHost, PluginOrigin, PluginSource, Tables, bundled};
 use sluice::telemetry::Metrics;
 use sluice_plugin::testing::Harness;
 use sluice_plugin::{Order, Verdict};
@@ -39,6 +40,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
         origin: PluginOrigin::Bundled,
         component: Bytes::from_static(component),
         config_json,
+        policy: PluginPolicy::default(),
+        tables: Tables::default(),
     };
     let host = PluginHost::start(&config, Metrics::new().into())?;
     let chain = [NAME.to_owned()];

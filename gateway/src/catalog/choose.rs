@@ -9,9 +9,12 @@ use super::good::{Good, Kept, Record};
 use super::look::Seen;
 use super::report::{CandidateReport, State};
 use super::trust::{Pins, check_signature};
+use crate::config::Capability;
 use crate::config::Config;
 use crate::folder;
-use crate::plugin::{LoadedPlugin, PluginError, PluginHost, PluginOrigin, PluginSource, bundled};
+use crate::plugin::{
+    LoadedPlugin, PluginError, PluginHost, PluginOrigin, PluginSource, Tables, UnusablePlugin, bundled,
+};
 
 /// What a choice is made from.
 pub(super) struct Choice<'a> {
@@ -19,6 +22,7 @@ pub(super) struct Choice<'a> {
     pub(super) good: &'a Good,
     pub(super) config: &'a Config,
     pub(super) pins: &'a Pins,
+    pub(super) tables: &'a Tables,
     pub(super) now: &'a str,
     pub(super) name: &'a str,
     /// What lies in the folder.
@@ -160,6 +164,10 @@ impl Choice<'_> {
         match self.load(&offer.kept, offer.bytes.clone()) {
             Ok(loaded) => Ok(loaded),
             Err(PluginError::Unusable { problem, .. }) => {
+                if let UnusablePlugin::NotGranted { missing, .. } = &problem {
+                    let missing = missing.iter().map(ToString::to_string).collect();
+                    return Err(complain(State::Staged, "not-granted", problem.to_string(), missing));
+                }
                 Err(complain(State::Refused, "unusable", problem.to_string(), Vec::new()))
             }
             Err(error) => Err(complain(State::Refused, "unusable", error.to_string(), Vec::new())),
@@ -230,7 +238,10 @@ impl Choice<'_> {
                 table.retain(|plugin, _| plugin == self.name);
             }
         }
-        tree.to_string()
+        let policy = self.config.plugins.policy.get(self.name);
+        // To the others it is the same whatever the tables hold.
+        let has_tables = policy.is_some_and(|policy| policy.is_granted(Capability::Lookup));
+        if has_tables { format!("{tree}\ntables {}", self.tables.number()) } else { tree.to_string() }
     }
 
     fn serving(&self, digest: &str, settings: &str) -> Option<&Entry> {
@@ -243,7 +254,9 @@ impl Choice<'_> {
         // Everything in the table came from TOML.
         let config_json = serde_json::to_vec(&table).unwrap_or_default();
         let origin = kept.file.clone().map_or(PluginOrigin::Bundled, PluginOrigin::File);
-        let source = PluginSource { name: self.name.to_owned(), origin, component, config_json };
+        let policy = plugins.policy.get(self.name).cloned().unwrap_or_default();
+        let tables = self.tables.clone();
+        let source = PluginSource { name: self.name.to_owned(), origin, component, config_json, policy, tables };
         self.host.load(plugins, source)
     }
 

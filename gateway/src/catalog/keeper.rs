@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::folder::Watch;
 use crate::lifecycle::Readiness;
 use crate::outbox::Outbox;
-use crate::plugin::PluginHost;
+use crate::plugin::{PluginHost, Tables};
 use crate::telemetry::{Metrics, chain};
 
 /// Between two looks that must see the same.
@@ -53,6 +53,8 @@ pub(super) struct Keeper {
     /// What was seen last and acted on.
     settled: Sight,
     pins: Pins,
+    /// Lookup tables as they were read last.
+    tables: Tables,
     /// What could not be kept on disk.
     disk_problem: Option<String>,
 }
@@ -80,12 +82,15 @@ impl Keeper {
             generation: 0,
             settled: Sight::default(),
             pins: Pins::Open,
+            tables: Tables::default(),
             disk_problem: None,
         })
     }
 
     /// The first generation.
     pub(super) fn begin(&mut self) -> Result<(), CatalogError> {
+        let lines = |errors: Vec<crate::plugin::TableError>| errors.iter().map(ToString::to_string).collect();
+        self.tables = Tables::load(&self.config.plugins).map_err(lines).map_err(CatalogError::Plugins)?;
         let (sight, _) = self.look_twice();
         self.pins = sight.pins();
         let picks = self.choose(&self.config, &sight, None).map_err(CatalogError::Plugins)?;
@@ -232,6 +237,7 @@ impl Keeper {
                         good: &self.good,
                         config,
                         pins: &self.pins,
+                        tables: &self.tables,
                         now: &now,
                         name,
                         seen: sight.files.get(name).unwrap_or(&missing),

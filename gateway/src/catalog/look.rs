@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::trust::{LOCK, LOCK_BYTES_MAX, Pins, SIGNATURE_BYTES_MAX};
 use crate::config::Config;
 use crate::folder::{self, ReadFault};
+use crate::plugin::TableStamps;
 
 /// Largest configuration file.
 const CONFIG_BYTES_MAX: usize = 16 << 20;
@@ -19,6 +20,8 @@ pub(super) struct Sight {
     pub(super) files: BTreeMap<String, Seen>,
     pub(super) lock: Seen,
     pub(super) config: Seen,
+    /// Files of lookup tables.
+    pub(super) tables: TableStamps,
 }
 
 /// What stands at a path.
@@ -82,6 +85,7 @@ impl Sight {
             files,
             lock: Seen::at(dir.join(LOCK), LOCK_BYTES_MAX),
             config: Seen::at(config_path.to_owned(), CONFIG_BYTES_MAX),
+            tables: TableStamps::of(&config.plugins),
         }
     }
 
@@ -93,7 +97,10 @@ impl Sight {
 
     /// Whether two looks saw the same.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        self.files == other.files && self.lock == other.lock && self.config == other.config
+        self.files == other.files
+            && self.lock == other.lock
+            && self.config == other.config
+            && self.tables == other.tables
     }
 
     /// What both looks saw; where they differ, what was settled before. And whether they differed at all.
@@ -115,7 +122,13 @@ impl Sight {
             (name, seen)
         });
         let files = files.collect();
-        (Self { files, lock, config }, is_stable)
+        let tables = if self.tables == again.tables {
+            again.tables
+        } else {
+            is_stable = false;
+            before.tables.clone()
+        };
+        (Self { files, lock, config, tables }, is_stable)
     }
 
     /// Whether there is any file of a plugin.

@@ -2,9 +2,11 @@
 //!
 //! # Not here
 //!
-//! Routes are in `check::routes`, limits that must fit each other in `check::limits`.
+//! Routes are in `check::routes`, limits that must fit each other in `check::limits`, what plugins may do in
+//! `check::policies`.
 
 mod limits;
+mod policies;
 mod routes;
 
 use tracing_subscriber::EnvFilter;
@@ -49,6 +51,7 @@ pub fn validate(config: &Config) -> Vec<Problem> {
     telemetry(config, &mut problems);
     limits::check(config, &mut problems);
     routes::check(config, &mut problems);
+    policies::check(config, &mut problems);
     problems
 }
 

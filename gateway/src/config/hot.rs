@@ -7,18 +7,28 @@ use toml::{Table, Value};
 use super::{Config, Problem};
 
 /// Keys, or tables with all their keys, that are taken over while the node runs.
-pub const HOT: [&str; 17] = [
+pub const HOT: [&str; 27] = [
     "plugins.config",
     "plugins.every_route",
     "plugins.file_bytes_max",
+    "plugins.host_calls_per_order_max",
     "plugins.log_line_bytes_max",
     "plugins.log_lines_per_order_max",
+    "plugins.lookup_keys_max",
+    "plugins.lookups_per_order_max",
     "plugins.memory_bytes_max",
+    "plugins.metric_calls_per_order_max",
+    "plugins.metric_names_max",
     "plugins.output_bytes_max",
     "plugins.patch_bytes_max",
     "plugins.patch_operations_max",
+    "plugins.policy",
     "plugins.problems_max",
+    "plugins.rollback_fault_share",
+    "plugins.rollback_orders_min",
     "plugins.signers",
+    "plugins.tables",
+    "plugins.tables_bytes_max",
     "plugins.time_per_batch_max",
     "plugins.time_per_batch_min",
     "plugins.time_per_order",
@@ -28,7 +38,7 @@ pub const HOT: [&str; 17] = [
 ];
 
 /// All others.
-pub const RESTART: [&str; 23] = [
+pub const RESTART: [&str; 25] = [
     "admin",
     "database",
     "dev",
@@ -38,6 +48,8 @@ pub const RESTART: [&str; 23] = [
     "plugins.batch_bytes_max",
     "plugins.batch_orders_max",
     "plugins.dir",
+    "plugins.nice",
+    "plugins.poison_faults",
     "plugins.poll_interval",
     "plugins.state_dir",
     "plugins.threads",
@@ -93,6 +105,8 @@ pub fn take_over(running: &Config, wanted: &Config) -> Result<Config, Vec<Proble
     let (cold, plugins) = (&running.plugins, &mut taken.plugins);
     plugins.dir.clone_from(&cold.dir);
     plugins.state_dir.clone_from(&cold.state_dir);
+    plugins.nice = cold.nice;
+    plugins.poison_faults = cold.poison_faults;
     plugins.poll_interval = cold.poll_interval;
     plugins.threads = cold.threads;
     plugins.batch_orders_max = cold.batch_orders_max;
@@ -163,7 +177,7 @@ mod tests {
         }
         for entry in HOT.iter().chain(&RESTART) {
             let mut known = keys(&config("")).into_keys();
-            let is_empty = ["plugins.config", "kafka"].contains(entry);
+            let is_empty = ["plugins.config", "plugins.policy", "plugins.tables", "kafka"].contains(entry);
             assert!(is_empty || known.any(|key| covers(entry, &key)), "there is no key `{entry}`");
         }
     }

@@ -29,8 +29,14 @@ pub const FILE_DEFAULT: &str = "sluice.toml";
 const ENVIRONMENT_PREFIX: &str = "SLUICE__";
 
 /// Tables whose keys are not ours.
-const FREE_TABLES: [(&str, &str); 4] =
-    [("plugins", "config"), ("kafka", "properties"), ("kafka", "producer"), ("kafka", "consumer")];
+const FREE_TABLES: [(&str, &str); 6] = [
+    ("plugins", "config"),
+    ("plugins", "tables"),
+    ("plugins", "policy"),
+    ("kafka", "properties"),
+    ("kafka", "producer"),
+    ("kafka", "consumer"),
+];
 
 /// Keys without which a route means nothing.
 const ROUTE_REQUIRED: [&str; 2] = ["path", "topic"];

@@ -75,8 +75,8 @@ pub(super) async fn plugins(
     started.await.context("compile plugins")?
 }
 
-/// Starts watching the plugins' folder and the configuration; SIGHUP looks at once.
-pub(super) fn watch(opened: Opened, outbox: &Outbox, tasks: &Tasks) -> anyhow::Result<Catalog> {
+/// Starts watching the plugins' folder, the configuration and the health of what serves; SIGHUP looks at once.
+pub(super) fn watch(opened: Opened, host: PluginHost, outbox: &Outbox, tasks: &Tasks) -> anyhow::Result<Catalog> {
     let catalog = opened.watch(outbox.clone())?;
     let mut hang_up = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
     let (watching, stop) = (catalog.clone(), tasks.stop_token());
@@ -86,6 +86,11 @@ pub(super) fn watch(opened: Opened, outbox: &Outbox, tasks: &Tasks) -> anyhow::R
                 () = stop.cancelled() => return,
                 () = watching.ended() => return,
                 _ = hang_up.recv() => watching.hint(),
+                plugin = host.broken_plugin() => {
+                    let (info, health) = (plugin.info(), plugin.health());
+                    let why = format!("it failed on {} of the last {} orders", health.faulted, health.judged);
+                    watching.withdraw(info.name.to_string(), info.digest.to_string(), why);
+                }
             }
         }
     });

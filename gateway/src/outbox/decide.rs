@@ -11,6 +11,7 @@ use rusqlite::params;
 use super::Lost;
 use super::accept::{append, note};
 use super::order_row::OrderState;
+use super::slots::Strikes;
 use super::values::json;
 use super::writer::Tx;
 use crate::clock::Timestamp;
@@ -86,14 +87,13 @@ pub enum Step {
         reason: String,
         detail: String,
         due_at: Timestamp,
-        /// How often the order killed the process.
-        deaths: u32,
+        strikes: Strikes,
     },
     /// Its plugins take long: it is judged aside, and due at once.
     Aside,
     /// An order before it under the same key is held.
     Behind,
-    /// Held too long, or it killed the process too often.
+    /// Held too long, or plugins failed on it or the process died of it too often.
     Die {
         reason: &'static str,
         detail: String,
@@ -297,7 +297,7 @@ impl Deciding<'_, '_> {
                 happenings.push(Happening::Verdict { status: OrderStatus::Rejected.as_str() });
                 self.end(order, OrderStatus::Rejected, &happenings)
             }
-            Step::Hold { reason, detail, due_at, deaths } => {
+            Step::Hold { reason, detail, due_at, strikes } => {
                 let first = first_hold(order, item);
                 let held = Held {
                     reason: reason.clone(),
@@ -306,7 +306,7 @@ impl Deciding<'_, '_> {
                     next_attempt_at: Some(*due_at),
                     attempts: first.1,
                 };
-                self.hold(order, item, held, Some(*due_at), *deaths, happenings)
+                self.hold(order, item, held, Some(*due_at), *strikes, happenings)
             }
             Step::Aside => {
                 let held = Held {
@@ -317,7 +317,7 @@ impl Deciding<'_, '_> {
                     attempts: 0,
                 };
                 let due_at = held.next_attempt_at;
-                self.hold(order, item, held, due_at, 0, happenings)
+                self.hold(order, item, held, due_at, Strikes::default(), happenings)
             }
             Step::Behind => {
                 let held = Held {
@@ -327,7 +327,7 @@ impl Deciding<'_, '_> {
                     next_attempt_at: None,
                     attempts: 0,
                 };
-                self.hold(order, item, held, None, 0, happenings)
+                self.hold(order, item, held, None, Strikes::default(), happenings)
             }
             Step::Die { reason, detail } => {
                 let attempts = first_hold(order, item).1;
@@ -357,7 +357,7 @@ impl Deciding<'_, '_> {
         item: &Item,
         held: Held,
         due_at: Option<Timestamp>,
-        deaths: u32,
+        strikes: Strikes,
         mut happenings: Vec<Happening>,
     ) -> rusqlite::Result<()> {
         let place = match item.origin {
@@ -366,8 +366,9 @@ impl Deciding<'_, '_> {
             Origin::Held { .. } => self.place.take().unwrap_or(order.body_at),
         };
         self.tx.execute(
-            "INSERT INTO held (order_id, slot, route, order_key, place, since, attempts, due_at, deaths)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            "INSERT INTO held (order_id, slot, route, order_key, place, since, attempts, due_at, deaths,
+                               faults)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             params![
                 order.id,
                 self.slot,
@@ -377,7 +378,8 @@ impl Deciding<'_, '_> {
                 held.since,
                 held.attempts,
                 due_at,
-                deaths
+                strikes.deaths,
+                strikes.faults,
             ],
         )?;
         happenings.push(Happening::Held {
@@ -396,8 +398,9 @@ impl Deciding<'_, '_> {
             return note(self.tx, order, &[Happening::Revised { effect: false }]);
         }
         if order.held.as_ref().is_some_and(|held| held.reason != BEHIND && held.reason != DEAD) {
-            // Its chain starts anew, at its place.
-            self.tx.execute("UPDATE held SET due_at = ?2 WHERE order_id = ?1", params![order.id, self.tx.now])?;
+            // Its chain starts anew, at its place; what plugins failed on was another text.
+            let anew = "UPDATE held SET due_at = ?2, faults = 0 WHERE order_id = ?1";
+            self.tx.execute(anew, params![order.id, self.tx.now])?;
         }
         order.store_with(self.tx, &[Happening::Revised { effect: true }], Some(body), None)
     }

@@ -8,9 +8,10 @@ use std::sync::Once;
 use rusqlite::{Connection, OpenFlags, ffi};
 
 /// Numbered from 1, forward only; each raises `user_version` by one.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("../../migrations/sqlite/0001_orders.sql"),
     include_str!("../../migrations/sqlite/0002_held_by_route.sql"),
+    include_str!("../../migrations/sqlite/0003_faults.sql"),
 ];
 
 /// Statements kept prepared per connection; more than there are.

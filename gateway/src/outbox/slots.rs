@@ -43,7 +43,16 @@ pub struct HeldOrder {
     /// Since when it waits for a reason of its own; for one that was behind, since it was held at all.
     pub since: Timestamp,
     pub attempts: u32,
+    pub strikes: Strikes,
+}
+
+/// What an order did while it was held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Strikes {
+    /// How often the process died while this order ran alone in it.
     pub deaths: u32,
+    /// How often plugins failed on it.
+    pub faults: u32,
 }
 
 /// Raises every epoch. The cursors are read in a later statement than that (PROTOCOL O5).
@@ -202,7 +211,7 @@ pub(super) fn due(
     )?;
     let mut followers = conn.prepare_cached(
         "SELECT d.place, d.slot, ?5, d.order_id, o.route, o.order_key, o.accepted_at, o.traceparent, h.body, NULL,
-                o.redrives, d.since, d.attempts, d.deaths
+                o.redrives, d.since, d.attempts, d.deaths, d.faults
          FROM held d JOIN orders o ON o.id = d.order_id JOIN history h ON h.order_id = o.id AND h.sequence = o.body_at
          WHERE d.slot = ?1 AND d.route = ?2 AND d.order_key = ?3 AND d.place >= ?4 ORDER BY d.place LIMIT ?6",
     )?;
@@ -224,7 +233,7 @@ pub(super) fn due(
                         entry: read_entry(row)?,
                         since: row.get(11)?,
                         attempts: row.get(12)?,
-                        deaths: row.get(13)?,
+                        strikes: Strikes { deaths: row.get(13)?, faults: row.get(14)? },
                     })
                 },
             )?;

@@ -87,8 +87,7 @@ fn log(mut caller: Caller<'_, Host>, level: i32, pointer: i32, length: i32) -> w
         2 => Level::Warn,
         _ => Level::Error,
     };
-    caller.data_mut().log(level, &String::from_utf8_lossy(&text));
-    Ok(())
+    caller.data_mut().log(level, &String::from_utf8_lossy(&text))
 }
 
 /// What `AssemblyScript` calls before it gives up: where, and why, in UTF-16 with its length before it.

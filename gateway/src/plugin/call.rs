@@ -5,9 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use wasmtime::{Store, Trap, UpdateDeadline};
 
 use super::engine::Runtime;
-use super::host::{Host, bindings};
+use super::host::{Ended, Host, bindings};
 use super::limits::{MemoryIsUp, TimeIsUp};
 use super::load::{Code, LoadedPlugin};
+use super::reported::Reported;
 use super::{FaultKind, bytes_lane};
 
 pub(super) use bindings::sluice::plugin::types::{Event, Outcome, PatchOp, Problem, Verdict};
@@ -45,13 +46,13 @@ impl Call<'_> {
         self.guarded(1, &[]).map(drop)
     }
 
-    /// Has a batch processed in a fresh instance. Outcome *i* belongs to event *i*.
-    pub(super) fn process(self, events: &[Event<'_>]) -> Result<Vec<Outcome>, Failure> {
+    /// Has a batch processed in a fresh instance. Outcome *i* belongs to event *i*; with them, what was reported meanwhile.
+    pub(super) fn process(self, events: &[Event<'_>]) -> Result<(Vec<Outcome>, Reported), Failure> {
         self.guarded(events.len(), events)
     }
 
     /// Asks a fresh, configured instance about events. It is gone afterwards, whatever happened.
-    fn guarded(self, orders: usize, events: &[Event<'_>]) -> Result<Vec<Outcome>, Failure> {
+    fn guarded(self, orders: usize, events: &[Event<'_>]) -> Result<(Vec<Outcome>, Reported), Failure> {
         let _calling = self.runtime.calling();
         let bytes = events.iter().map(|event| event.body.len()).sum();
         // A panic in a host function unwinds through the instance, which is dropped with its store.
@@ -65,10 +66,10 @@ impl Call<'_> {
                 }
             };
             store.data_mut().finish_log();
-            done
+            done.map(|done| (done, store.into_data().into_reported()))
         }));
         match done {
-            Ok(Ok(done)) => in_sequence(done?, events.len()),
+            Ok(Ok((done, reported))) => Ok((in_sequence(done?, events.len())?, reported)),
             Ok(Err(error)) => Err(classify(&error)),
             Err(_) => {
                 let detail = "the gateway failed while it ran the plugin".to_owned();
@@ -80,7 +81,7 @@ impl Call<'_> {
     /// Configures a component; it is only asked if there are events.
     fn ask(
         self,
-        pre: &bindings::ValidatorPre<Host>,
+        pre: &bindings::EnricherPre<Host>,
         store: &mut Store<Host>,
         events: &[Event<'_>],
     ) -> wasmtime::Result<Result<Vec<Outcome>, Failure>> {
@@ -97,7 +98,7 @@ impl Call<'_> {
 
     fn store(self, orders: usize, bytes: usize) -> Store<Host> {
         let limits = self.plugin.limits();
-        let host = Host::new(&self.plugin.info().name, limits, orders, bytes);
+        let host = Host::new(self.plugin, orders, bytes);
         let mut store = Store::new(&self.runtime.engine, host);
         store.limiter(|host| host.memory());
         store.set_hostcall_fuel(limits.output_bytes_max);
@@ -144,6 +145,8 @@ fn classify(error: &wasmtime::Error) -> Failure {
         (FaultKind::Time, up.to_string())
     } else if let Some(up) = error.downcast_ref::<MemoryIsUp>() {
         (FaultKind::Memory, up.to_string())
+    } else if let Some(Ended { kind, detail }) = error.downcast_ref::<Ended>() {
+        (*kind, detail.clone())
     } else if let Some(trap) = error.downcast_ref::<Trap>() {
         (FaultKind::Trap, trap.to_string())
     } else {

@@ -4,13 +4,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use tokio::sync::Notify;
+use tracing::debug;
 
 use super::call::{Call, Event, Failure};
 use super::engine::Runtime;
 use super::load::LoadedPlugin;
+use super::reported::Names;
 use super::verdict::{self, Answer};
 use super::{Candidate, Decision, FaultKind, Judgement, PluginRun};
+use crate::config::OnFault;
 use crate::order::patch::{self, PatchError, PatchOp};
+use crate::order::{Problem, Source};
 use crate::telemetry::metrics::{FaultLabels, Metrics, NameLabel, PluginLabels};
 
 /// A plugin of a chain.
@@ -29,10 +34,23 @@ impl Link {
     }
 }
 
+/// Header of a record whose order some plugins failed on and were passed over: their names, by comma.
+const UNVERIFIED_HEADER: &str = "sluice-unverified";
+
 /// What running a chain needs.
 pub(super) struct Chain<'host> {
     pub(super) runtime: &'host Runtime,
     pub(super) metrics: &'host Metrics,
+    pub(super) shared: &'host Shared,
+}
+
+/// What all chains share.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    /// Names of the metrics that plugins have.
+    names: Names,
+    /// Hears of plugins that become broken.
+    pub(super) broken: Notify,
 }
 
 /// An order on its way through the chain.
@@ -45,6 +63,8 @@ struct Order {
     patch: Vec<PatchOp>,
     headers: Vec<(String, String)>,
     runs: Vec<PluginRun>,
+    /// Plugins that failed on it and were passed over.
+    unverified: Vec<Arc<str>>,
     end: Option<Decision>,
 }
 
@@ -82,7 +102,10 @@ impl Chain<'_> {
         let label = NameLabel { plugin: name.to_string() };
         self.metrics.plugin_call_seconds.get_or_create(&label).observe(taken.as_secs_f64());
         let answers: Vec<_> = match outcomes {
-            Ok(outcomes) => outcomes.into_iter().map(|outcome| verdict::read(outcome, name, plugin.limits())).collect(),
+            Ok((outcomes, reported)) => {
+                self.shared.names.add(reported, name, plugin.limits(), self.metrics);
+                outcomes.into_iter().map(|outcome| verdict::read(outcome, name, plugin.limits())).collect()
+            }
             Err(_) if orders.len() > 1 => {
                 let (left, right) = orders.split_at_mut(orders.len() / 2);
                 self.ask(plugin, left);
@@ -98,13 +121,15 @@ impl Chain<'_> {
         let share = taken.as_micros() / orders.len().max(1) as u128;
         let micros = u64::try_from(share).unwrap_or(u64::MAX);
         let mut counts: Vec<(&'static str, u64)> = Vec::new();
+        let mut judged = Vec::with_capacity(orders.len());
         for (order, answer) in orders.iter_mut().zip(answers) {
-            let word = order.take(plugin, answer, micros);
+            let (word, fault) = order.take(plugin, answer, micros);
+            judged.push((order.candidate.order_id, order.candidate.attempt, fault.is_some()));
             match counts.iter_mut().find(|(own, _)| *own == word) {
                 Some((_, count)) => *count += 1,
                 None => counts.push((word, 1)),
             }
-            if let Some(Decision::Fault { kind, .. }) = &order.end {
+            if let Some(kind) = fault {
                 let labels = FaultLabels { plugin: name.to_string(), kind: kind.as_str() };
                 self.metrics.plugin_faults.get_or_create(&labels).inc();
             }
@@ -112,6 +137,9 @@ impl Chain<'_> {
         for (verdict, count) in counts {
             let labels = PluginLabels { plugin: name.to_string(), verdict };
             self.metrics.plugin_orders.get_or_create(&labels).inc_by(count);
+        }
+        if plugin.note(judged) {
+            self.shared.broken.notify_one();
         }
     }
 }
@@ -125,6 +153,7 @@ impl Order {
             patch: Vec::new(),
             headers: Vec::new(),
             runs: Vec::new(),
+            unverified: Vec::new(),
             end: None,
             candidate,
         }
@@ -155,8 +184,9 @@ impl Order {
         if patch.is_empty() { Ok(self.body.clone()) } else { patch::apply(&self.body, patch) }
     }
 
-    /// Takes a plugin's answer in and returns its word. A patch that does not fit is the plugin's fault.
-    fn take(&mut self, plugin: &LoadedPlugin, answer: Answer, micros: u64) -> &'static str {
+    /// Takes a plugin's answer in and returns its word, and how the plugin failed if it did. A patch that does not fit is
+    /// the plugin's fault.
+    fn take(&mut self, plugin: &LoadedPlugin, answer: Answer, micros: u64) -> (&'static str, Option<FaultKind>) {
         let name = &plugin.info().name;
         let answer = match answer {
             Answer::GoesOn { patch, headers } => match self.patched(&patch) {
@@ -179,12 +209,43 @@ impl Order {
                     self.headers.push((name, value));
                 }
             }
+            Answer::Ends(Decision::Fault { kind, detail, .. }) => {
+                self.fail(plugin, kind, detail);
+                return (word, Some(kind));
+            }
             Answer::Ends(decision) => self.end = Some(decision),
         }
-        word
+        (word, None)
     }
 
-    fn finish(self) -> Judgement {
+    /// Does what the plugin's policy says where it fails.
+    fn fail(&mut self, plugin: &LoadedPlugin, kind: FaultKind, detail: String) {
+        let name = &plugin.info().name;
+        let on_fault = plugin.limits().on_fault;
+        if on_fault != OnFault::Hold {
+            // The order's status says nothing of it.
+            debug!(plugin.name = &**name, order.id = self.id, fault = kind.as_str(), "{detail}");
+        }
+        match on_fault {
+            OnFault::Hold => self.end = Some(Decision::Fault { plugin: Arc::clone(name), kind, detail }),
+            OnFault::Reject => {
+                let problem = Problem {
+                    code: "plugin-failed".to_owned(),
+                    title: "A plugin failed on this order".to_owned(),
+                    detail: Some(format!("plugin `{name}` could not judge it, so it is refused")),
+                    pointer: None,
+                    source: Source::Plugin,
+                };
+                self.end = Some(Decision::Reject(vec![problem]));
+            }
+            OnFault::SkipAndMark => self.unverified.push(Arc::clone(name)),
+        }
+    }
+
+    fn finish(mut self) -> Judgement {
+        if !self.unverified.is_empty() {
+            self.headers.push((UNVERIFIED_HEADER.to_owned(), self.unverified.join(",")));
+        }
         let pass = Decision::Pass { patch: self.patch, body: self.body, headers: self.headers };
         Judgement { runs: self.runs, decision: self.end.unwrap_or(pass) }
     }

@@ -7,13 +7,18 @@ use rustix::time::{ClockId, clock_gettime};
 use wasmtime::ResourceLimiter;
 
 use super::Candidate;
-use crate::config::PluginsConfig;
+use super::health::Tolerance;
+use super::policy::PatchPaths;
+use crate::config::{OnFault, PluginPolicy, PluginsConfig};
 
 /// CPU time granted for each byte of an order, besides that for each order: an order of 1 MiB gets 105 ms more.
 const TIME_PER_BYTE: Duration = Duration::from_nanos(100);
 
 /// Most elements of all tables of an instance together.
 const TABLE_ELEMENTS_MAX: usize = 100_000;
+
+/// What an element of a table takes of the memory granted: a pointer.
+const TABLE_ELEMENT_BYTES: usize = 8;
 
 /// How many threads run plugins, and how large a batch may be that they are given.
 #[derive(Debug, Clone, Copy)]
@@ -62,7 +67,6 @@ impl BatchLimits {
 /// The limits that each call of one plugin runs under.
 #[derive(Debug, Clone)]
 pub(super) struct Limits {
-    pub(super) file_bytes_max: usize,
     pub(super) memory_bytes_max: usize,
     time_per_order: Duration,
     time_per_batch_min: Duration,
@@ -74,14 +78,22 @@ pub(super) struct Limits {
     pub(super) problems_max: usize,
     pub(super) log_lines_per_order_max: usize,
     pub(super) log_line_bytes_max: usize,
+    pub(super) host_calls_per_order_max: usize,
+    pub(super) metric_names_max: usize,
+    pub(super) metric_calls_per_order_max: usize,
+    pub(super) lookups_per_order_max: usize,
+    pub(super) lookup_keys_max: usize,
+    pub(super) patch_paths: PatchPaths,
+    pub(super) on_fault: OnFault,
+    pub(super) tolerance: Tolerance,
 }
 
 impl Limits {
-    pub(super) fn new(config: &PluginsConfig) -> Self {
+    /// Those of all plugins, with what the policy says of this one and its manifest of where it may change orders.
+    pub(super) fn new(config: &PluginsConfig, policy: &PluginPolicy, manifest: Option<&[String]>) -> Self {
         Self {
-            file_bytes_max: config.file_bytes_max.0,
-            memory_bytes_max: config.memory_bytes_max.0,
-            time_per_order: config.time_per_order.0,
+            memory_bytes_max: policy.memory_bytes_max.unwrap_or(config.memory_bytes_max).0,
+            time_per_order: policy.time_per_order.unwrap_or(config.time_per_order).0,
             time_per_batch_min: config.time_per_batch_min.0,
             time_per_batch_max: config.time_per_batch_max.0.max(config.time_per_batch_min.0),
             wall_per_batch_max: config.wall_per_batch_max.0,
@@ -91,6 +103,14 @@ impl Limits {
             problems_max: config.problems_max.max(1),
             log_lines_per_order_max: config.log_lines_per_order_max,
             log_line_bytes_max: config.log_line_bytes_max.0,
+            host_calls_per_order_max: config.host_calls_per_order_max,
+            metric_names_max: config.metric_names_max,
+            metric_calls_per_order_max: config.metric_calls_per_order_max,
+            lookups_per_order_max: config.lookups_per_order_max,
+            lookup_keys_max: config.lookup_keys_max,
+            patch_paths: PatchPaths::new(policy, manifest),
+            on_fault: policy.on_fault,
+            tolerance: Tolerance { fault_share: config.rollback_fault_share, orders_min: config.rollback_orders_min },
         }
     }
 
@@ -170,15 +190,20 @@ impl Memory {
     pub(super) fn new(bytes_max: usize) -> Self {
         Self { bytes: 0, bytes_max, elements: 0 }
     }
-}
 
-impl ResourceLimiter for Memory {
-    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        let bytes = self.bytes.saturating_add(desired.saturating_sub(current));
+    fn take(&mut self, more: usize) -> wasmtime::Result<()> {
+        let bytes = self.bytes.saturating_add(more);
         if bytes > self.bytes_max {
             return Err(wasmtime::Error::new(MemoryIsUp::Bytes(self.bytes_max)));
         }
         self.bytes = bytes;
+        Ok(())
+    }
+}
+
+impl ResourceLimiter for Memory {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        self.take(desired.saturating_sub(current))?;
         Ok(true)
     }
 
@@ -187,6 +212,7 @@ impl ResourceLimiter for Memory {
         if elements > TABLE_ELEMENTS_MAX {
             return Err(wasmtime::Error::new(MemoryIsUp::Elements));
         }
+        self.take(desired.saturating_sub(current).saturating_mul(TABLE_ELEMENT_BYTES))?;
         self.elements = elements;
         Ok(true)
     }

@@ -8,17 +8,20 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::component::{Component, Linker};
 use wasmtime::{InstancePre, Module};
 
 use super::call::{self, Call};
 use super::engine::{Runtime, THREAD_STACK_BYTES};
-use super::host::{Host, bindings};
+use super::health::{Health, Record};
+use super::host::{self, Host, bindings};
 use super::inspect::Wishes;
 use super::lane::{self, EXPORTS, IMPORTS, Lane};
 use super::limits::Limits;
+use super::tables::Tables;
 use super::{PluginInfo, PluginOrigin, PluginSource, bytes_lane, stub};
-use crate::config::PluginsConfig;
+use crate::config::{Capability, PluginPolicy, PluginsConfig};
+use crate::order::OrderId;
 
 /// A plugin that is ready to be called. Cheap to clone.
 #[derive(Clone)]
@@ -29,11 +32,13 @@ struct Loaded {
     code: Code,
     config_json: Vec<u8>,
     limits: Limits,
+    tables: Tables,
+    health: Record,
 }
 
 /// What runs: one kind for each seam between gateway and plugin.
 pub(super) enum Code {
-    Component(bindings::ValidatorPre<Host>),
+    Component(bindings::EnricherPre<Host>),
     Bytes(InstancePre<Host>),
 }
 
@@ -54,6 +59,29 @@ impl LoadedPlugin {
 
     pub(super) fn limits(&self) -> &Limits {
         &self.0.limits
+    }
+
+    pub(super) fn tables(&self) -> &Tables {
+        &self.0.tables
+    }
+
+    /// How it does.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.0.health.read()
+    }
+
+    /// Notes how it did on the orders of a batch: which judgement of the order it was, and whether it failed. Returns
+    /// whether it is broken.
+    pub(super) fn note(&self, orders: Vec<(OrderId, u32, bool)>) -> bool {
+        let may_break = orders.iter().any(|(.., is_fault)| *is_fault);
+        self.0.health.note(orders.into_iter());
+        may_break && self.0.health.read().is_broken
+    }
+
+    /// Whether it is broken and nobody was told yet; from now on somebody was.
+    pub(super) fn tell_broken(&self) -> bool {
+        self.0.health.tell()
     }
 }
 
@@ -106,6 +134,12 @@ pub enum UnusablePlugin {
         "imports {found:?}, which no plugin can have; it may import {IMPORTS:?} of version 1, and WASI, which denies"
     )]
     Imports { found: Vec<String> },
+    #[error(
+        "imports {imports:?}, which needs {} granted: grants = [{}] in [plugins.policy.NAME]",
+        words(missing, "`", " and "),
+        words(missing, "\"", ", ")
+    )]
+    NotGranted { imports: Vec<String>, missing: Vec<Capability> },
     #[error("does not export {missing}, expected {EXPORTS:?} of version 1; it exports {found:?}")]
     Exports { missing: String, found: Vec<String> },
     #[error("does not fit the contract sluice:plugin@1: {0}")]
@@ -122,6 +156,12 @@ impl UnusablePlugin {
     }
 }
 
+/// The words of capabilities in quotes.
+fn words(capabilities: &[Capability], quote: &str, between: &str) -> String {
+    let words: Vec<_> = capabilities.iter().map(|capability| format!("{quote}{capability}{quote}")).collect();
+    words.join(between)
+}
+
 /// Loads one plugin.
 pub(super) fn load(
     runtime: &Runtime,
@@ -129,14 +169,14 @@ pub(super) fn load(
     source: PluginSource,
 ) -> Result<LoadedPlugin, PluginError> {
     let name = source.name.clone();
-    let compiled = compile(runtime, Limits::new(config), source);
+    let compiled = compile(runtime, config, source);
     let configured = compiled.and_then(|plugin| configure_once(runtime, plugin));
     configured.map_err(|problem| PluginError::Unusable { name, problem })
 }
 
-fn compile(runtime: &Runtime, limits: Limits, source: PluginSource) -> Result<LoadedPlugin, UnusablePlugin> {
-    let PluginSource { name, origin, component: file, config_json } = source;
-    let (bytes, bytes_max) = (file.len(), limits.file_bytes_max);
+fn compile(runtime: &Runtime, config: &PluginsConfig, source: PluginSource) -> Result<LoadedPlugin, UnusablePlugin> {
+    let PluginSource { name, origin, component: file, config_json, policy, tables } = source;
+    let (bytes, bytes_max) = (file.len(), config.file_bytes_max.0);
     if bytes > bytes_max {
         return Err(UnusablePlugin::TooLarge { bytes, bytes_max });
     }
@@ -144,11 +184,15 @@ fn compile(runtime: &Runtime, limits: Limits, source: PluginSource) -> Result<Lo
     let engine = &runtime.engine;
     let text = |error: wasmtime::Error| format!("{error:#}");
     let prepared = lane::prepare(&file)?;
+    let missing = policy.missing_grants(&prepared.shape.imports);
+    if !missing.is_empty() {
+        return Err(UnusablePlugin::NotGranted { imports: prepared.shape.imports, missing });
+    }
     let code = match prepared.lane {
         Lane::Component | Lane::Module => {
             let component =
                 Component::from_binary(engine, &prepared.wasm).map_err(text).map_err(UnusablePlugin::Invalid)?;
-            link(&component).map(Code::Component)
+            link(&component, &policy).map(Code::Component)
         }
         Lane::Bytes => {
             let module = Module::from_binary(engine, &prepared.wasm).map_err(text).map_err(UnusablePlugin::Invalid)?;
@@ -157,6 +201,9 @@ fn compile(runtime: &Runtime, limits: Limits, source: PluginSource) -> Result<Lo
     };
     let code = code.map_err(text).map_err(UnusablePlugin::Contract)?;
     let wishes = Wishes::of(&prepared.shape.imports);
+    let paths = prepared.manifest.as_ref().and_then(|manifest| manifest.patch.as_deref());
+    let limits = Limits::new(config, &policy, paths);
+    let health = Record::new(limits.tolerance);
     let info = PluginInfo {
         name: name.into(),
         digest: digest(&file),
@@ -171,14 +218,14 @@ fn compile(runtime: &Runtime, limits: Limits, source: PluginSource) -> Result<Lo
         compiled: start.elapsed(),
         is_cached: false,
     };
-    Ok(LoadedPlugin(Arc::new(Loaded { info, code, config_json, limits })))
+    Ok(LoadedPlugin(Arc::new(Loaded { info, code, config_json, limits, tables, health })))
 }
 
-fn link(component: &Component) -> wasmtime::Result<bindings::ValidatorPre<Host>> {
+fn link(component: &Component, policy: &PluginPolicy) -> wasmtime::Result<bindings::EnricherPre<Host>> {
     let mut linker = Linker::new(component.engine());
-    bindings::Validator::add_to_linker::<_, HasSelf<_>>(&mut linker, |host: &mut Host| host)?;
+    host::link(&mut linker, policy)?;
     stub::wasi::link(&mut linker, component)?;
-    bindings::ValidatorPre::new(linker.instantiate_pre(component)?)
+    bindings::EnricherPre::new(linker.instantiate_pre(component)?)
 }
 
 fn configure_once(runtime: &Runtime, plugin: LoadedPlugin) -> Result<LoadedPlugin, UnusablePlugin> {

@@ -9,7 +9,7 @@ use rustix::thread::gettid;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, mpsc, oneshot};
 use tracing::{debug, error};
 
-use super::chain::{Chain, Link};
+use super::chain::{Chain, Link, Shared};
 use super::engine::{Runtime, THREAD_STACK_BYTES};
 use super::{Candidate, Judgement};
 use crate::telemetry::metrics::Metrics;
@@ -47,17 +47,33 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    pub(super) fn start(runtime: &Runtime, threads: usize, metrics: &Arc<Metrics>) -> std::io::Result<Self> {
+    /// Starts so many threads of this niceness, and the slow one.
+    pub(super) fn start(
+        runtime: &Runtime,
+        (threads, nice): (usize, i32),
+        metrics: &Arc<Metrics>,
+        shared: &Arc<Shared>,
+    ) -> std::io::Result<Self> {
         let queue = |length| -> (mpsc::Sender<Job>, Jobs) {
             let (queue, jobs) = mpsc::channel(length);
             (queue, Arc::new(Mutex::new(jobs)))
         };
+        let start = |name: String, jobs: &Jobs, nice| {
+            let (jobs, runtime) = (Arc::clone(jobs), runtime.clone());
+            let (metrics, shared) = (Arc::clone(metrics), Arc::clone(shared));
+            spawn(name, nice, move || {
+                let chain = Chain { runtime: &runtime, metrics: &metrics, shared: &shared };
+                while let Some(job) = next(&jobs) {
+                    work(&chain, job);
+                }
+            })
+        };
         let (sender, jobs) = queue(threads * QUEUE_PER_THREAD);
         for number in 0..threads {
-            spawn(format!("plugin-{number}"), &jobs, runtime, metrics, None)?;
+            start(format!("plugin-{number}"), &jobs, nice)?;
         }
         let (slow, jobs) = queue(QUEUE_PER_THREAD);
-        spawn("plugin-slow".to_owned(), &jobs, runtime, metrics, Some(SLOW_NICE))?;
+        start("plugin-slow".to_owned(), &jobs, SLOW_NICE.max(nice))?;
         Ok(Self { queue: sender, slow })
     }
 
@@ -69,26 +85,14 @@ impl Pool {
     }
 }
 
-fn spawn(
-    name: String,
-    jobs: &Jobs,
-    runtime: &Runtime,
-    metrics: &Arc<Metrics>,
-    nice: Option<i32>,
-) -> std::io::Result<()> {
-    let (jobs, runtime, metrics) = (Arc::clone(jobs), runtime.clone(), Arc::clone(metrics));
+fn spawn(name: String, nice: i32, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
     let thread = thread::Builder::new().name(name).stack_size(THREAD_STACK_BYTES);
     thread.spawn(move || {
-        if let Some(nice) = nice
-            && let Err(error) = setpriority_process(Some(gettid()), nice)
-        {
+        if let Err(error) = setpriority_process(Some(gettid()), nice) {
             // It runs like the others then.
             debug!(%error, "the priority of a thread stays as it is");
         }
-        let chain = Chain { runtime: &runtime, metrics: &metrics };
-        while let Some(job) = next(&jobs) {
-            work(&chain, job);
-        }
+        run();
     })?;
     Ok(())
 }

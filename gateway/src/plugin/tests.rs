@@ -1,9 +1,11 @@
 //! The host against the bundled plugins and against guests written by hand that do what no plugin should.
 
 mod bundled;
+mod capabilities;
 mod denied;
 mod hostile;
 mod lanes;
+mod policies;
 mod unusable;
 
 use std::borrow::Cow;
@@ -13,27 +15,21 @@ use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use super::*;
 use crate::config::{ByteSize, Span};
 
-/// Limits as shipped, with less time, so that tests of endless loops end soon.
+/// Limits as shipped, with less time, so that tests of endless loops end soon, and less of what tests use up.
 fn limits() -> PluginsConfig {
     let millis = |millis| Span(Duration::from_millis(millis));
+    let shipped = crate::config::load::assemble(None, []).unwrap().plugins;
     PluginsConfig {
-        dir: PathBuf::new(),
         threads: 2,
-        batch_orders_max: 64,
         batch_bytes_max: ByteSize(4 << 20),
         memory_bytes_max: ByteSize(16 << 20),
-        file_bytes_max: ByteSize(32 << 20),
         time_per_order: millis(10),
         time_per_batch_min: millis(20),
         time_per_batch_max: millis(250),
         wall_per_batch_max: millis(60_000),
         output_bytes_max: ByteSize(256 << 10),
-        patch_operations_max: 64,
-        patch_bytes_max: ByteSize(32 << 10),
-        problems_max: 100,
-        log_lines_per_order_max: 20,
-        log_line_bytes_max: ByteSize(1 << 10),
-        ..crate::config::load::assemble(None, []).unwrap().plugins
+        config: std::collections::BTreeMap::new(),
+        ..shipped
     }
 }
 
@@ -55,6 +51,8 @@ pub(crate) fn source(name: &str, component: impl Into<Bytes>) -> PluginSource {
         origin: PluginOrigin::File(format!("{name}.wasm").into()),
         component: component.into(),
         config_json: b"{}".to_vec(),
+        policy: PluginPolicy::default(),
+        tables: Tables::default(),
     }
 }
 

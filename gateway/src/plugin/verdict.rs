@@ -87,8 +87,16 @@ fn changes(ops: Vec<call::PatchOp>, limits: &Limits) -> Result<Changes, String> 
     let (mut patch, mut headers) = (Vec::new(), Vec::<(String, String)>::new());
     for op in ops {
         match op {
-            call::PatchOp::Set((pointer, value)) => patch.push(PatchOp::set(pointer, &value).map_err(text)?),
-            call::PatchOp::Remove(pointer) => patch.push(PatchOp::remove(pointer).map_err(text)?),
+            call::PatchOp::Set((pointer, value)) => {
+                let op = PatchOp::set(pointer, &value).map_err(text)?;
+                limits.patch_paths.check(&op)?;
+                patch.push(op);
+            }
+            call::PatchOp::Remove(pointer) => {
+                let op = PatchOp::remove(pointer).map_err(text)?;
+                limits.patch_paths.check(&op)?;
+                patch.push(op);
+            }
             call::PatchOp::Header((name, value)) => {
                 check_header(&name)?;
                 headers.push((name, value));

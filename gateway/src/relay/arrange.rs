@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::entry::{Entry, EntryKind};
-use crate::outbox::{HeldOrder, Item, Origin, Step};
+use crate::outbox::{HeldOrder, Item, Origin, Step, Strikes};
 use crate::plugin::Judgement;
 
 /// Route and order key: what keeps its order.
@@ -54,7 +54,7 @@ pub(super) struct Work {
     /// Since when it waits for a reason of its own.
     pub(super) since: Option<Timestamp>,
     pub(super) attempts: u32,
-    pub(super) deaths: u32,
+    pub(super) strikes: Strikes,
     /// Whether others of its key were held before this pass.
     pub(super) is_behind: bool,
     /// Whether the plugins are asked.
@@ -101,7 +101,7 @@ pub(super) fn arrange(
 
 impl Work {
     fn of_held(held: HeldOrder) -> Self {
-        let HeldOrder { entry, since, attempts, deaths } = held;
+        let HeldOrder { entry, since, attempts, strikes } = held;
         // One that was only behind so far begins to wait for itself now.
         let since = (attempts > 0).then_some(since);
         let origin = Origin::Held { attempts };
@@ -110,7 +110,7 @@ impl Work {
             origin,
             since,
             attempts,
-            deaths,
+            strikes,
             is_behind: false,
             is_judged: true,
             judgement: None,
@@ -128,7 +128,7 @@ impl Work {
             origin,
             since: None,
             attempts: 0,
-            deaths: 0,
+            strikes: Strikes::default(),
             is_behind,
             is_judged,
             judgement: None,

@@ -20,9 +20,10 @@ use crate::entry::EntryKind;
 use crate::order::timeline::Happening;
 use crate::order::{OrderId, Slot};
 use crate::outbox::{
-    HeldOrder, Item, Origin, Outbox, OutboxError, Pass, ReadLimits, SlotDecided, SlotPass, Step, Suspicion, Tenure,
+    HeldOrder, Item, Origin, Outbox, OutboxError, Pass, ReadLimits, SlotDecided, SlotPass, Step, Strikes, Suspicion,
+    Tenure,
 };
-use crate::plugin::{Candidate, Decision, Judgement, Pace, PluginHost};
+use crate::plugin::{Candidate, Decision, FaultKind, Judgement, Pace, PluginHost};
 use crate::record::Record;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::KindLabel;
@@ -163,7 +164,7 @@ impl Decider {
         }
         for index in &alone {
             let item = &work[*index];
-            if self.is_culprit(item) || item.deaths >= DEATHS_MAX {
+            if self.is_culprit(item) || item.strikes.deaths >= DEATHS_MAX {
                 continue;
             }
             // Its slot only: nobody else runs now.
@@ -271,11 +272,14 @@ impl Decider {
     }
 
     fn runs_alone(&self, work: &Work) -> bool {
-        work.deaths > 0 || self.slots.get(&work.entry.slot).is_some_and(SlotState::is_suspect) || self.is_culprit(work)
+        work.strikes.deaths > 0
+            || self.slots.get(&work.entry.slot).is_some_and(SlotState::is_suspect)
+            || self.is_culprit(work)
     }
 
     fn is_culprit(&self, work: &Work) -> bool {
-        work.deaths == 0 && self.slots.get(&work.entry.slot).is_some_and(|slot| slot.is_culprit(work.entry.order_id))
+        work.strikes.deaths == 0
+            && self.slots.get(&work.entry.slot).is_some_and(|slot| slot.is_culprit(work.entry.order_id))
     }
 
     fn candidate(&self, work: &Work) -> Candidate {
@@ -344,7 +348,7 @@ impl Decider {
     fn step(&self, work: Work, now: Timestamp) -> Item {
         let is_culprit = self.is_culprit(&work);
         let route = self.routes.get(&work.entry.route);
-        let Work { entry, origin, since, deaths, attempts, judgement, .. } = work;
+        let Work { entry, origin, since, strikes, attempts, judgement, .. } = work;
         let (mut runs, mut plugins) = (Vec::new(), String::new());
         let step = match (entry.kind, judgement) {
             (EntryKind::Cancel, _) => Step::Cancel,
@@ -356,7 +360,7 @@ impl Decider {
             },
             (EntryKind::Order | EntryKind::Redrive, Some(judgement)) => {
                 (runs, plugins) = said(&judgement);
-                let hold = Waiting { since, attempts, deaths, now };
+                let hold = Waiting { since, attempts, strikes, now };
                 match (judgement.decision, route) {
                     (Decision::Pass { patch, body, headers }, Some(route)) => {
                         let record = Box::new(order_record(&entry, route, body, &headers, &plugins, now));
@@ -371,14 +375,14 @@ impl Decider {
                     }
                     (Decision::Fault { plugin, kind, detail }, _) => {
                         let detail = format!("plugin `{plugin}` failed ({}): {detail}", kind.as_str());
-                        self.wait("fault", detail, self.backoff(attempts), &hold)
+                        self.fault(kind, detail, hold)
                     }
                 }
             }
             (EntryKind::Order | EntryKind::Redrive, None) => {
                 // Not judged: the process died over it.
-                let deaths = if is_culprit { 1 } else { deaths };
-                let hold = Waiting { since, attempts, deaths, now };
+                let deaths = if is_culprit { 1 } else { strikes.deaths };
+                let hold = Waiting { since, attempts, strikes: Strikes { deaths, ..strikes }, now };
                 if deaths >= DEATHS_MAX {
                     let detail = format!("the process died {deaths} times while this order was judged alone");
                     Step::Die { reason: "killed-the-process", detail }
@@ -396,6 +400,20 @@ impl Decider {
         self.wait("no-route", detail, self.backoff(hold.attempts), hold)
     }
 
+    /// Holds the order that a plugin failed on, or gives it up when it did so too often. A plugin that is not there
+    /// says nothing about the order.
+    fn fault(&self, kind: FaultKind, detail: String, mut hold: Waiting) -> Step {
+        if kind != FaultKind::Absent {
+            hold.strikes.faults += 1;
+        }
+        let faults = hold.strikes.faults;
+        if kind != FaultKind::Absent && faults >= self.plugins.poison_faults() {
+            return Step::Die { reason: "poison", detail: format!("{detail} (for the {faults}. time)") };
+        }
+        let after = self.backoff(hold.attempts);
+        self.wait("fault", detail, after, &hold)
+    }
+
     /// Holds the order, or gives it up when it was held for too long (PROTOCOL D6).
     fn wait(&self, reason: &str, detail: String, after: std::time::Duration, hold: &Waiting) -> Step {
         let since = hold.since.unwrap_or(hold.now);
@@ -404,7 +422,7 @@ impl Decider {
             return Step::Die { reason: "held-too-long", detail };
         }
         let due_at = hold.now.after(after).min(last);
-        Step::Hold { reason: reason.to_owned(), detail, due_at, deaths: hold.deaths }
+        Step::Hold { reason: reason.to_owned(), detail, due_at, strikes: hold.strikes }
     }
 
     fn backoff(&self, attempts: u32) -> std::time::Duration {
@@ -489,7 +507,7 @@ impl Decider {
 struct Waiting {
     since: Option<Timestamp>,
     attempts: u32,
-    deaths: u32,
+    strikes: Strikes,
     now: Timestamp,
 }
 

@@ -48,6 +48,20 @@ impl World {
         decider
     }
 
+    /// A decider of one route that asks one plugin.
+    async fn decider_with(&self, path: &str, name: &str, plugin: &[u8]) -> Decider {
+        let route = RouteConfig { plugins: vec![name.to_owned()], ..self.config.route[0].clone() };
+        let host = PluginHost::start(&self.config.plugins, Arc::default()).unwrap();
+        let source = crate::plugin::tests::source(name, plugin.to_vec());
+        let plugin = host.load(&self.config.plugins, source).unwrap();
+        host.publish(Generation::new(1, vec![plugin], [(path, route.plugins.as_slice())]));
+        let routes = Arc::new(HashMap::from([(Arc::from(path), route)]));
+        let (outbox, clock, limits) = (self.outbox.clone(), self.clock.clone(), self.config.relay.clone());
+        let mut decider = Decider::new(outbox, host, routes, limits, clock, Arc::default(), HandOver::default());
+        decider.load(self.outbox.tenures().await.unwrap()).await.unwrap();
+        decider
+    }
+
     /// A decider of two routes: `/orders` asks no plugin, `/slow` one that never ends on an evil order.
     async fn decider_of_two(&self) -> Decider {
         let named = |path: &str, plugins: &[&str]| RouteConfig {
@@ -142,6 +156,53 @@ async fn a_held_order_that_keeps_failing_dies_and_its_redriven_record_has_anothe
     while passing.pass().await.unwrap() > 0 {}
     let record = world.records("k").await.remove(0);
     assert_eq!((record.order_id, header(&record, "ce_id")), (id, format!("{id}.r1").as_str()));
+}
+
+/// Each retry is one fault; what asks to be asked later is none.
+#[tokio::test]
+async fn an_order_that_plugins_fail_on_again_and_again_is_poison_and_its_neighbors_go_on() {
+    let mut world = World::new().await;
+    world.config.plugins.poison_faults = 3;
+    let plugin = crate::plugin::tests::guest("unreachable", "", "");
+    let mut decider = world.decider_with("/orders", "traps", &plugin).await;
+    let poison = world.accept_on("/orders", "k", r#"{"evil":1}"#).await;
+    let follower = world.accept("k").await;
+    for faults in 1..3 {
+        while decider.pass().await.unwrap() > 0 {}
+        let held = world.outbox.order(poison).await.unwrap().unwrap().held.unwrap();
+        assert_eq!((held.reason.as_str(), held.attempts), ("fault", faults));
+        assert!(world.sent("k").await.is_empty());
+        world.clock.advance(HOUR);
+    }
+    while decider.pass().await.unwrap() > 0 {}
+    let letter = world.outbox.dead(None, 0, 9).await.unwrap().remove(0);
+    assert_eq!((letter.order_id, letter.reason.as_str()), (Some(poison), "poison"));
+    assert!(letter.plugins.starts_with("traps@sha256:"), "{}", letter.plugins);
+    assert!(letter.detail.contains("plugin `traps` failed (trap)"), "{}", letter.detail);
+    assert_eq!(world.sent("k").await, [follower]);
+
+    world.outbox.redrive(letter.id).await.unwrap();
+    while decider.pass().await.unwrap() > 0 {}
+    let held = world.outbox.order(poison).await.unwrap().unwrap().held.unwrap();
+    assert_eq!((held.reason.as_str(), held.attempts), ("fault", 1), "a redrive counts anew");
+    assert!(world.outbox.dead(None, 0, 9).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_plugin_that_is_not_there_poisons_nothing() {
+    let mut world = World::new().await;
+    world.config.plugins.poison_faults = 2;
+    let id = world.accept("k").await;
+    let mut decider = world.decider(&["absent"]).await;
+    for attempts in 1..6 {
+        while decider.pass().await.unwrap() > 0 {}
+        let held = world.outbox.order(id).await.unwrap().unwrap().held.unwrap();
+        assert_eq!((held.reason.as_str(), held.attempts), ("fault", attempts));
+        world.clock.advance(HOUR);
+    }
+    let mut passing = world.decider(&[]).await;
+    while passing.pass().await.unwrap() > 0 {}
+    assert_eq!(world.sent("k").await, [id]);
 }
 
 /// The one that kills need not be the first of the batch.

@@ -34,6 +34,19 @@ pub struct FaultLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CustomLabels {
+    pub plugin: String,
+    /// The plugin's own name for it, checked and bounded in number.
+    pub name: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct DroppedLabels {
+    pub plugin: String,
+    pub reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct NameLabel {
     pub plugin: String,
 }
@@ -70,6 +83,11 @@ fn plugin_latency() -> Histogram {
 
 fn reload_latency() -> Histogram {
     Histogram::new([0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0])
+}
+
+/// For values of which nothing is known.
+fn any_value() -> Histogram {
+    Histogram::new([0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6])
 }
 
 macro_rules! metrics {
@@ -144,6 +162,12 @@ metrics! {
     plugin_info: Family<PluginInfoLabels, Gauge> = Family::default(), "plugin_info";
     /// What came of changes of the configuration file: `served`, `refused`, `needs-restart`.
     config_reloads: Family<ResultLabel, Counter> = Family::default(), "config_reloads";
+    /// What plugins count, by plugin and the plugin's own name for it.
+    plugin_custom: Family<CustomLabels, Counter> = Family::default(), "plugin_custom";
+    /// Values that plugins note, by plugin and the plugin's own name for them.
+    plugin_custom_observations: Family<CustomLabels, Histogram> = Family::new_with_constructor(any_value), "plugin_custom_observations";
+    /// What plugins reported and was dropped, by reason: `name` (is none), `names` (too many), `value` (is none), `calls` (too many).
+    plugin_custom_dropped: Family<DroppedLabels, Counter> = Family::default(), "plugin_custom_dropped";
     /// Records handed to the producer and not yet acknowledged.
     kafka_in_flight: Gauge = Gauge::default(), "kafka_records_in_flight";
     /// Delivery reports, by result: `acknowledged`, `refused`, `stopped`, `fatal`.

@@ -3,13 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use bytes::Bytes;
 
 use super::language;
 use super::project::{FILE, Project};
-use crate::config::Config;
-use crate::plugin::{PluginOrigin, PluginSource, bundled};
+use crate::config::{Capability, Config, OnFault, PluginPolicy};
+use crate::plugin::{PluginOrigin, PluginSource, Tables, bundled};
 
 /// The plugin behind a folder, a file or a name. A project is built first. Its configuration is the one given, else the
 /// project's sample, else what a node would give it.
@@ -41,7 +41,7 @@ pub fn source(config: &Config, given: &Path, config_json: Option<Vec<u8>>) -> an
         }
         if let Some((name, bytes)) = bundled().into_iter().find(|(bundled, _)| *bundled == name) {
             let component = Bytes::from_static(bytes);
-            return Ok(PluginSource { name: name.to_owned(), origin: PluginOrigin::Bundled, component, config_json });
+            return of_bytes(config, name, PluginOrigin::Bundled, component, config_json);
         }
     }
     let names: Vec<_> = bundled().into_iter().map(|(name, _)| name).collect();
@@ -58,7 +58,28 @@ fn of_file(config: &Config, name: &str, file: &Path, config_json: Vec<u8>) -> an
     let is_readable = size <= size_max.0 as u64;
     ensure!(is_readable, "{} has {size} bytes, plugins.file_bytes_max is {size_max}", file.display());
     let component = Bytes::from(fs::read(file).with_context(told)?);
-    Ok(PluginSource { name: name.to_owned(), origin: PluginOrigin::File(file.to_owned()), component, config_json })
+    of_bytes(config, name, PluginOrigin::File(file.to_owned()), component, config_json)
+}
+
+/// With the policy and the tables that a node would have for it. On the desk it may call whatever it imports, and its faults are
+/// shown.
+fn of_bytes(
+    config: &Config,
+    name: &str,
+    origin: PluginOrigin,
+    component: Bytes,
+    config_json: Vec<u8>,
+) -> anyhow::Result<PluginSource> {
+    let policy = PluginPolicy {
+        grants: vec![Capability::Metrics, Capability::Lookup],
+        on_fault: OnFault::Hold,
+        ..config.plugins.policy.get(name).cloned().unwrap_or_default()
+    };
+    let tables = Tables::load(&config.plugins).map_err(|errors| {
+        let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        anyhow!("{}", errors.join("; "))
+    })?;
+    Ok(PluginSource { name: name.to_owned(), origin, component, config_json, policy, tables })
 }
 
 /// The project whose plugin a file is.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sluice::entry::EntryKind;
 use sluice::order::{OrderStatus, Slot};
-use sluice::outbox::{Kept, Origin, Step};
+use sluice::outbox::{Kept, Origin, Step, Strikes};
 
 use super::conformance;
 use super::world::{ALL, ORDERS, START, behind, enrich, item, let_pass, reject};
@@ -41,6 +41,38 @@ conformance! {
         let held = world.order(id).await.held.unwrap();
         assert_eq!((held.since, held.attempts), (START, 2), "it waits since the first time");
         assert_eq!(world.outbox.held_keys().await.unwrap().len(), 1);
+    }
+
+    async fn what_an_order_did_while_it_was_held_stays_with_it_until_it_starts_anew(world) {
+        let id = world.accept("k").await;
+        world.decide(|_| world.hold_after(Strikes { deaths: 0, faults: 1 })).await;
+        world.later(MINUTE);
+        assert_eq!(world.due().await[0].strikes, Strikes { deaths: 0, faults: 1 });
+        world.retry(|_| world.hold_after(Strikes { deaths: 1, faults: 2 })).await;
+        world.later(MINUTE);
+        assert_eq!(world.due().await[0].strikes, Strikes { deaths: 1, faults: 2 });
+        // A revision is another text: what plugins failed on is gone, what killed the process may still do so.
+        world.command(id, EntryKind::Revise, Some("{}")).await;
+        world.pass().await;
+        assert_eq!(world.due().await[0].strikes, Strikes { deaths: 1, faults: 0 });
+    }
+
+    async fn those_that_were_only_behind_have_done_nothing(world) {
+        world.accept("k").await;
+        world.decide(|_| world.hold_after(Strikes { deaths: 0, faults: 9 })).await;
+        world.accept("k").await;
+        world.decide(behind).await;
+        world.later(MINUTE);
+        let strikes: Vec<_> = world.due().await.iter().map(|held| held.strikes.faults).collect();
+        assert_eq!(strikes, [9, 0]);
+        world.retry(|_| Step::Die { reason: "poison", detail: "again".to_owned() }).await;
+        assert_eq!(world.due().await[0].strikes, Strikes::default());
+        let letter = world.outbox.dead(None, 0, 9).await.unwrap().remove(0);
+        world.outbox.redrive(letter.id).await.unwrap();
+        world.decide(|_| world.hold()).await;
+        world.later(MINUTE);
+        let strikes: Vec<_> = world.due().await.iter().map(|held| held.strikes.faults).collect();
+        assert_eq!(strikes.iter().sum::<u32>(), 0, "a redrive counts anew");
     }
 
     async fn an_order_that_is_judged_aside_is_due_at_once_and_has_made_no_attempt(world) {

@@ -166,7 +166,7 @@ conformance! {
         world.later(std::time::Duration::from_secs(60));
         for deaths in 1..=3 {
             dies_in(world, &[slot], Some((slot, id))).await;
-            assert_eq!(world.due().await[0].deaths, deaths);
+            assert_eq!(world.due().await[0].strikes.deaths, deaths);
         }
         let held = world.due().await.remove(0);
         world.retry_one(&held, die()).await.unwrap();

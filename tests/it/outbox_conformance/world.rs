@@ -13,7 +13,8 @@ use sluice::order::timeline::Happening;
 use sluice::order::{OrderId, OrderStatus, OrderView, Problem, Slot, Source};
 use sluice::outbox::{
     Delivered, Deliveries, Fates, HeldOrder, Item, Kept, KeyHash, Lost, NewCommand, NewOrder, OpenError, Origin,
-    Outbox, Pass, Placed, ReadLimits, Refused, SlotDecided, SlotDeliveries, SlotPass, Step, TakenReplies, Tenure,
+    Outbox, Pass, Placed, ReadLimits, Refused, SlotDecided, SlotDeliveries, SlotPass, Step, Strikes, TakenReplies,
+    Tenure,
 };
 use sluice::record::Record;
 use sluice::reply::{Place, PoisonReply, Position, Reply};
@@ -217,8 +218,13 @@ impl World {
 
     /// A step that holds an order for a minute.
     pub(super) fn hold(&self) -> Step {
+        self.hold_after(Strikes::default())
+    }
+
+    /// The same, after this.
+    pub(super) fn hold_after(&self, strikes: Strikes) -> Step {
         let due_at = self.clock.now().after(Duration::from_secs(60));
-        Step::Hold { reason: "retry-later".to_owned(), detail: "busy".to_owned(), due_at, deaths: 0 }
+        Step::Hold { reason: "retry-later".to_owned(), detail: "busy".to_owned(), due_at, strikes }
     }
 
     // --- Kafka ---

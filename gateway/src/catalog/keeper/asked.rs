@@ -65,6 +65,7 @@ impl Keeper {
             good: &self.good,
             config: &self.config,
             pins: &self.pins,
+            tables: &self.tables,
             now: &now,
             name,
             seen: &Seen::Missing,

@@ -9,7 +9,7 @@ use crate::config::{Config, hot};
 impl Keeper {
     /// What the node should run with from now on, if the file says something else than before.
     pub(super) fn read_configuration(&mut self, sight: &Sight) -> Option<Config> {
-        let is_new = sight.config != self.settled.config;
+        let is_new = sight.config != self.settled.config || sight.tables != self.settled.tables;
         if !is_new && self.config_problems.is_empty() {
             return None;
         }
@@ -38,6 +38,13 @@ impl Keeper {
         let changes = hot::changes(&self.config, &wanted);
         match hot::take_over(&self.config, &wanted) {
             Ok(taken) => {
+                match self.tables.refresh(&taken.plugins) {
+                    Ok(tables) => self.tables = tables,
+                    Err(errors) => {
+                        self.complain_of_configuration(errors.iter().map(ToString::to_string).collect());
+                        return None;
+                    }
+                }
                 self.note_restart_keys(changes.restart);
                 self.config_problems.clear();
                 (!changes.hot.is_empty()).then_some(taken)

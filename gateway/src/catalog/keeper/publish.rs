@@ -154,6 +154,8 @@ impl Keeper {
                 since: kept.since.clone(),
             };
             let routes = self.config.route.iter().filter(|route| route.plugins.contains(name));
+            let policy = self.config.plugins.policy.get(name);
+            let grants = policy.into_iter().flat_map(|policy| &policy.grants);
             let serving = entry.record.current.as_ref().map(version);
             PluginReport {
                 name: name.clone(),
@@ -162,9 +164,9 @@ impl Keeper {
                     origin: info.origin.to_string(),
                     since: String::new(),
                 }),
-                lane: "component",
-                capabilities: std::sync::Arc::default(),
-                grants: Vec::new(),
+                lane: info.lane.as_str(),
+                capabilities: std::sync::Arc::clone(&info.capabilities),
+                grants: grants.map(ToString::to_string).collect(),
                 bytes: info.bytes,
                 generation: entry.generation,
                 routes: routes.map(|route| route.path.clone()).collect(),

@@ -22,7 +22,7 @@ pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
 
 fn counts(config: &Config, problems: &mut Vec<Problem>) {
     let (http, plugins) = (&config.http, &config.plugins);
-    let ranges: [(&str, usize, usize, usize); 22] = [
+    let ranges: [(&str, usize, usize, usize); 28] = [
         ("http.connections_max", http.connections_max, 1, 10_000_000),
         ("http.json_depth_max", http.json_depth_max, 1, 127),
         ("http.order_key_bytes_max", http.order_key_bytes_max, 1, 4096),
@@ -44,6 +44,12 @@ fn counts(config: &Config, problems: &mut Vec<Problem>) {
         ("dev.partitions", usize::try_from(config.dev.partitions).unwrap_or(0), 1, 1000),
         ("http.list_limit_default", http.list_limit_default, 1, usize::MAX),
         ("intake.backlog_max", usize::try_from(config.intake.backlog_max).unwrap_or(usize::MAX), 1, usize::MAX),
+        ("plugins.host_calls_per_order_max", plugins.host_calls_per_order_max, 1, 100_000_000),
+        ("plugins.metric_names_max", plugins.metric_names_max, 0, 10_000),
+        ("plugins.metric_calls_per_order_max", plugins.metric_calls_per_order_max, 0, 100_000),
+        ("plugins.lookups_per_order_max", plugins.lookups_per_order_max, 0, 1_000_000),
+        ("plugins.lookup_keys_max", plugins.lookup_keys_max, 1, 1_000_000),
+        ("plugins.rollback_orders_min", plugins.rollback_orders_min, 1, 256),
         ("plugins.log_lines_per_order_max", plugins.log_lines_per_order_max, 0, 1_000_000),
     ];
     for (key, value, min, max) in ranges {

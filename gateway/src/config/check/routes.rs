@@ -72,7 +72,7 @@ fn topic(topic: &str) -> Option<String> {
 }
 
 /// RFC 6901; the empty pointer means that each order is its own key.
-fn pointer(pointer: &str) -> Option<String> {
+pub(super) fn pointer(pointer: &str) -> Option<String> {
     let escapes = pointer.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
     let is_pointer = pointer.is_empty() || (pointer.starts_with('/') && escapes);
     (!is_pointer).then(|| format!("`{pointer}` is no JSON Pointer: expected one such as /customerId or /customer/id"))
@@ -166,9 +166,10 @@ fn plugins(config: &Config, problems: &mut Vec<Problem>) {
             }
         }
     }
-    for name in config.plugins.config.keys() {
+    let configured = config.plugins.config.keys().map(|name| ("config", name));
+    for (table, name) in configured.chain(config.plugins.policy.keys().map(|name| ("policy", name))) {
         if let Some(reason) = missing(name) {
-            problems.push(Problem::new(format!("plugins.config.{name}"), reason).with(&["plugins.dir"]));
+            problems.push(Problem::new(format!("plugins.{table}.{name}"), reason).with(&["plugins.dir"]));
         }
     }
 }
