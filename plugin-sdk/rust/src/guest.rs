@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 
+use crate::lookup::LookupError;
 use crate::{Level, Order, PatchOp, Plugin, Problem, Verdict, configured};
 
 /// What the contract says, as generated.
@@ -17,7 +18,7 @@ pub mod bindings {
     });
 }
 
-use bindings::sluice::plugin::{log as wit_log, types};
+use bindings::sluice::plugin::{log as wit_log, lookup as wit_lookup, metrics as wit_metrics, types};
 
 pub use bindings::exports::sluice::plugin::lifecycle::Guest as Lifecycle;
 pub use bindings::exports::sluice::plugin::processor::Guest as Processor;
@@ -61,6 +62,32 @@ pub(crate) fn write_log(level: Level, message: &str) {
         Level::Error => wit_log::Level::Error,
     };
     wit_log::write(level, message);
+}
+
+pub(crate) fn count(name: &str, by: u32) {
+    wit_metrics::count(name, by);
+}
+
+pub(crate) fn observe(name: &str, value: f64) {
+    wit_metrics::observe(name, value);
+}
+
+pub(crate) fn look_up(table: &str, key: &str) -> Result<Option<Vec<u8>>, LookupError> {
+    wit_lookup::get(table, key).map_err(Into::into)
+}
+
+pub(crate) fn look_up_many(table: &str, keys: &[&str]) -> Result<Vec<Option<Vec<u8>>>, LookupError> {
+    let keys: Vec<String> = keys.iter().map(|&key| key.to_owned()).collect();
+    wit_lookup::get_many(table, &keys).map_err(Into::into)
+}
+
+impl From<wit_lookup::LookupError> for LookupError {
+    fn from(error: wit_lookup::LookupError) -> Self {
+        match error {
+            wit_lookup::LookupError::UnknownTable => Self::UnknownTable,
+            wit_lookup::LookupError::TooMany => Self::TooMany,
+        }
+    }
 }
 
 fn order(event: Event) -> Order {

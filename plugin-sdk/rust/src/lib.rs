@@ -31,7 +31,7 @@
 //! The crate of a plugin has `crate-type = ["cdylib", "rlib"]` and is built for `wasm32-unknown-unknown`. What a plugin
 //! may do, the limits it runs under and what becomes of its failures is in this crate's README.
 //!
-//! The contract is `wit/1.1.0/plugin.wit`; this crate hides it behind [`Plugin`], one [`Order`] at a time.
+//! The contract is `sluice:plugin@1.1.0`; this crate hides it behind [`Plugin`], one [`Order`] at a time.
 
 #![deny(missing_docs)]
 
@@ -41,6 +41,8 @@ mod allocator;
 #[doc(hidden)]
 pub mod guest;
 mod log;
+pub mod lookup;
+pub mod metrics;
 mod order;
 pub mod testing;
 mod verdict;
