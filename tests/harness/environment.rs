@@ -39,6 +39,12 @@ pub fn rows() -> Option<usize> {
     variable("SLUICE_TEST_ROWS").map(|text| text.parse().expect("SLUICE_TEST_ROWS is a number"))
 }
 
+/// `SLUICE_TEST_RELOADS`: how often the test of reloads under load changes a plugin; a thousand shows leaks.
+#[must_use]
+pub fn reloads() -> Option<usize> {
+    variable("SLUICE_TEST_RELOADS").map(|text| text.parse().expect("SLUICE_TEST_RELOADS is a number"))
+}
+
 /// The cargo that runs the tests.
 #[must_use]
 pub fn cargo() -> OsString {

@@ -181,6 +181,16 @@ impl TestGateway {
         kill_process(pid, signal).expect("the gateway takes signals");
     }
 
+    /// Memory that the process has in use, in bytes.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        let process = self.process.lock().expect("no test thread panicked here");
+        let id = process.as_ref().expect("the gateway runs").child.id();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("Linux tells of its processes");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has memory");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("kilobytes") * 1024
+    }
+
     /// Waits for the end of the process.
     pub fn ended(&self, limit: Duration) -> ExitStatus {
         let mut process = self.take().expect("the gateway runs");

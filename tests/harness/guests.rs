@@ -38,13 +38,39 @@ pub fn mended() -> Vec<u8> {
     component(&text.replace(found, "(return (i32.const 0))"))
 }
 
+/// The same plugin as another file: a version that behaves the same and has a digest of its own.
+#[must_use]
+pub fn version(mut plugin: Vec<u8>, number: u32) -> Vec<u8> {
+    // A custom section: id, size, name, content.
+    plugin.extend([0, 12, 7]);
+    plugin.extend(b"version");
+    plugin.extend(number.to_le_bytes());
+    plugin
+}
+
+/// The plugin of marks, built for 1.1.0 with an import that has to be granted: it could count.
+///
+/// # Panics
+///
+/// As [`marked`].
+#[must_use]
+pub fn counting() -> Vec<u8> {
+    let text = include_str!("guests/marked.wat").replace("@1.0.0", "@1.1.0");
+    let import = "(module (import \"sluice:plugin/metrics@1.1.0\" \"count\" (func $count (param i32 i32 i32)))";
+    encode(&text.replacen("(module", import, 1), "1.1.0", "enricher")
+}
+
 /// Encodes a core module as a component of the world `validator`.
 fn component(text: &str) -> Vec<u8> {
+    encode(text, "1.0.0", "validator")
+}
+
+fn encode(text: &str, version: &str, world: &str) -> Vec<u8> {
     let mut module = wat::parse_str(text).expect("the text is WebAssembly");
     let mut resolve = Resolve::default();
-    let contract = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugin-sdk/wit/1.0.0");
+    let contract = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugin-sdk/wit").join(version);
     let (package, _) = resolve.push_dir(&contract).expect("the contract is there");
-    let world = resolve.select_world(&[package], Some("validator")).expect("the contract has a world for validators");
+    let world = resolve.select_world(&[package], Some(world)).expect("the contract has this world");
     embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).expect("metadata");
     ComponentEncoder::default()
         .validate(true)
@@ -61,5 +87,6 @@ mod tests {
     fn the_guests_fit_the_contract() {
         assert!(marked().starts_with(b"\0asm"));
         assert_ne!(marked(), mended());
+        assert_ne!(version(counting(), 1), version(marked(), 1));
     }
 }

@@ -14,6 +14,7 @@ mod plugin_tools;
 mod plugins;
 mod real_orders;
 mod records;
+mod reload;
 mod replies;
 mod retention;
 mod shutdown;

@@ -99,8 +99,11 @@ impl Keeper {
             old.as_ref().filter(|old| old.loaded.info().digest == info.digest).and_then(|old| old.trouble.clone());
         if let Some(complaint) = &complaint {
             let old = old.as_ref().and_then(|old| old.complaint.as_ref()).map(|old| &old.report);
-            let is_told =
-                old.is_some_and(|old| old.digest == complaint.report.digest && old.code == complaint.report.code);
+            let is_told = old.is_some_and(|old| {
+                // Without a digest the reason alone tells one from the other.
+                let is_same = old.digest.is_some() || old.reason == complaint.report.reason;
+                old.digest == complaint.report.digest && old.code == complaint.report.code && is_same
+            });
             if !is_told {
                 let (state, code) = (complaint.report.state.as_str(), complaint.report.code);
                 let (digest, reason) = (complaint.report.digest.as_deref().unwrap_or("-"), &complaint.report.reason);
