@@ -2,6 +2,7 @@
 
 mod bundled;
 mod capabilities;
+mod contract;
 mod denied;
 mod hostile;
 mod lanes;
