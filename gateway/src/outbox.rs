@@ -367,7 +367,7 @@ impl Outbox {
 
     /// Makes every order due that is held because a plugin failed on it; returns how many.
     pub async fn retry_faults(&self) -> Result<usize, OutboxError> {
-        self.write(|tx| decide::retry_faults(tx)).await
+        self.write(decide::retry_faults).await
     }
 
     /// One step of retention.

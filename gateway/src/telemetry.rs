@@ -21,7 +21,9 @@ pub use metrics::Metrics;
 pub struct TelemetryError(#[source] Box<dyn Error + Send + Sync>);
 
 /// Puts another filter in the place of the one that logging was started with.
-static REFILTER: OnceLock<Box<dyn Fn(EnvFilter) -> Result<(), TelemetryError> + Send + Sync>> = OnceLock::new();
+static REFILTER: OnceLock<Refilter> = OnceLock::new();
+
+type Refilter = Box<dyn Fn(EnvFilter) -> Result<(), TelemetryError> + Send + Sync>;
 
 /// Starts logging to standard error; colors only on a terminal, and not if `no_color`.
 ///

@@ -52,7 +52,7 @@ pub(super) struct Entry {
 #[derive(Debug, Clone)]
 pub(super) struct Complaint {
     pub(super) fingerprint: String,
-    pub(super) report: CandidateReport,
+    pub(super) report: Box<CandidateReport>,
 }
 
 /// What serves next.
@@ -273,6 +273,6 @@ impl Choice<'_> {
         let same = before.filter(|report| report.digest.as_deref() == digest && report.code == code);
         let since = same.map_or_else(|| self.now.to_owned(), |report| report.since.clone());
         let report = CandidateReport { digest: digest.map(str::to_owned), state, code, reason, missing_grants, since };
-        Complaint { fingerprint: fingerprint.to_owned(), report }
+        Complaint { fingerprint: fingerprint.to_owned(), report: Box::new(report) }
     }
 }

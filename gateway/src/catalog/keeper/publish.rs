@@ -173,7 +173,7 @@ impl Keeper {
                 bytes: info.bytes,
                 generation: entry.generation,
                 routes: routes.map(|route| route.path.clone()).collect(),
-                candidate: entry.complaint.as_ref().map(|complaint| complaint.report.clone()),
+                candidate: entry.complaint.as_ref().map(|complaint| (*complaint.report).clone()),
                 previous: entry.record.previous.as_ref().map(version),
                 pin: self.pins.of(name).map(str::to_owned),
                 trouble: entry.trouble.clone(),
