@@ -12,18 +12,19 @@ use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use sluice::clock::Clock;
-use sluice::config::{Config, PluginPolicy};
+use sluice::config::Config;
 use sluice::dev::DevBroker;
 use sluice::intake::Intake;
 use sluice::order::{OrderStatus, Slot};
 use sluice::outbox::{OpenError, Outbox, ReadLimits};
-use sluice::plugin::{Generation, PluginHost, PluginOrigin, PluginSource, Tables, bundled};
+use sluice::plugin::{Generation, PluginHost, bundled};
 use sluice::record::Record;
 use sluice::route::{ReplyRules, RouteRules, Rules};
 use sluice::telemetry::Metrics;
 use sluice::telemetry::metrics::KindLabel;
 
 use super::carry::{CONNECTING, Relay};
+use super::plugins::source;
 use super::report::{self, Ratios};
 use super::server;
 
@@ -138,14 +139,7 @@ pub(crate) fn rules(config: &Config) -> Rules {
 fn host(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<PluginHost> {
     let table = config.plugins.config.get(PLUGIN).cloned().unwrap_or_default();
     let (_, component) = bundled().into_iter().find(|(name, _)| *name == PLUGIN).context(PLUGIN)?;
-    let source = PluginSource {
-        name: PLUGIN.to_owned(),
-        origin: PluginOrigin::Bundled,
-        component: Bytes::from_static(component),
-        config_json: serde_json::to_vec(&table)?,
-        policy: PluginPolicy::default(),
-        tables: Tables::default(),
-    };
+    let source = source(PLUGIN, Bytes::from_static(component), serde_json::to_vec(&table)?);
     let host = PluginHost::start(&config.plugins, Arc::clone(metrics))?;
     let chains = config.route.iter().map(|route| (route.path.as_str(), route.plugins.as_slice()));
     host.publish(Generation::new(1, vec![host.load(&config.plugins, source)?], chains));

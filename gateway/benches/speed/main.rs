@@ -11,11 +11,14 @@ mod carry;
 mod drain;
 mod intake;
 mod isolation;
+mod languages;
 mod load;
 mod orders;
 mod plugins;
+mod prices;
 mod report;
 mod server;
+mod stall;
 mod streams;
 
 use std::path::Path;
@@ -29,9 +32,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 type Scenario = (&'static [&'static str], fn() -> anyhow::Result<()>);
 
 /// What can be asked for.
-const SCENARIOS: [Scenario; 5] = [
+const SCENARIOS: [Scenario; 8] = [
     (&["S13"], plugins::run),
     (&["S14"], isolation::run),
+    (&["S15"], stall::run),
+    (&["PRICES"], prices::run),
+    (&["LANGUAGES"], languages::run),
     (&["S17"], streams::run),
     (&["S1", "S2", "S4", "S24"], intake::run),
     (&["S9B"], drain::run),

@@ -35,14 +35,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let native =
         Harness::<OrderRules>::new(std::str::from_utf8(&config_json)?).map_err(|found| anyhow::anyhow!("{found:?}"))?;
     let (_, component) = bundled().into_iter().find(|(name, _)| *name == NAME).context("order-rules")?;
-    let source = PluginSource {
-        name: NAME.to_owned(),
-        origin: PluginOrigin::Bundled,
-        component: Bytes::from_static(component),
-        config_json,
-        policy: PluginPolicy::default(),
-        tables: Tables::default(),
-    };
+    let source = source(NAME, Bytes::from_static(component), config_json);
     let host = PluginHost::start(&config, Metrics::new().into())?;
     let chain = [NAME.to_owned()];
     host.publish(Generation::new(1, vec![host.load(&config, source)?], [(ROUTE, chain.as_slice())]));
@@ -150,4 +143,16 @@ fn natively(plugin: &Harness<OrderRules>, candidate: &Candidate) -> anyhow::Resu
         sluice_plugin::PatchOp::Header { .. } => None,
     });
     Ok(patch::apply(&candidate.body, &ops.collect::<Result<Vec<_>, _>>()?)?)
+}
+
+/// A plugin to load, without a policy of its own.
+pub(crate) fn source(name: &str, component: Bytes, config_json: Vec<u8>) -> PluginSource {
+    PluginSource {
+        name: name.to_owned(),
+        origin: PluginOrigin::Bundled,
+        component,
+        config_json,
+        policy: PluginPolicy::default(),
+        tables: Tables::default(),
+    }
 }
