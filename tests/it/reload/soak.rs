@@ -6,7 +6,7 @@ use harness::{Route, TestGateway, environment, order, wait_until};
 
 use super::{LIMIT, digest, file, plugin, replace, version};
 
-/// Reloads where nothing else is said; `.ci/run` does a thousand.
+/// Reloads where nothing else is said; `.ci/run` says more.
 const RELOADS: usize = 40;
 
 /// What the process may grow by after the first tenth. A version that stayed behind each time would cost far more over
