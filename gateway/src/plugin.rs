@@ -28,6 +28,7 @@ mod lane;
 mod limits;
 mod load;
 mod manifest;
+mod measure;
 mod policy;
 mod pool;
 mod reported;
@@ -57,6 +58,7 @@ pub use inspect::{Inspection, inspect};
 pub use lane::Lane;
 pub use load::{LoadedPlugin, PluginError, UnusablePlugin};
 pub use manifest::{Manifest, SECTION as MANIFEST_SECTION};
+pub use measure::{Cost, Gauge, Patch};
 pub use tables::{TableError, TableStamps, Tables};
 
 use engine::Runtime;

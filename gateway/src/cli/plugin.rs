@@ -1,6 +1,7 @@
 //! `sluice plugin`: what can be asked about plugins, group by group.
 
 mod author;
+mod bench;
 mod build;
 mod check;
 mod judge;

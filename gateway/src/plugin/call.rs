@@ -43,16 +43,30 @@ impl Failure {
 impl Call<'_> {
     /// Configures an instance and drops it.
     pub(super) fn configure(self) -> Result<(), Failure> {
-        self.guarded(1, &[]).map(drop)
+        self.guarded(1, &[], |_| ()).map(drop)
     }
 
     /// Has a batch processed in a fresh instance. Outcome *i* belongs to event *i*; with them, what was reported meanwhile.
     pub(super) fn process(self, events: &[Event<'_>]) -> Result<(Vec<Outcome>, Reported), Failure> {
-        self.guarded(events.len(), events)
+        self.guarded(events.len(), events, |_| ())
+    }
+
+    /// The same, and `look` sees the instance's store at the end of a call that did not fail.
+    pub(super) fn observed(
+        self,
+        events: &[Event<'_>],
+        look: impl FnOnce(&Store<Host>),
+    ) -> Result<(Vec<Outcome>, Reported), Failure> {
+        self.guarded(events.len(), events, look)
     }
 
     /// Asks a fresh, configured instance about events. It is gone afterwards, whatever happened.
-    fn guarded(self, orders: usize, events: &[Event<'_>]) -> Result<(Vec<Outcome>, Reported), Failure> {
+    fn guarded(
+        self,
+        orders: usize,
+        events: &[Event<'_>],
+        look: impl FnOnce(&Store<Host>),
+    ) -> Result<(Vec<Outcome>, Reported), Failure> {
         let _calling = self.runtime.calling();
         let bytes = events.iter().map(|event| event.body.len()).sum();
         // A panic in a host function unwinds through the instance, which is dropped with its store.
@@ -66,6 +80,9 @@ impl Call<'_> {
                 }
             };
             store.data_mut().finish_log();
+            if done.is_ok() {
+                look(&store);
+            }
             done.map(|done| (done, store.into_data().into_reported()))
         }));
         match done {
@@ -96,12 +113,16 @@ impl Call<'_> {
         instance.sluice_plugin_processor().call_process(store, events).map(Ok)
     }
 
-    fn store(self, orders: usize, bytes: usize) -> Store<Host> {
+    pub(super) fn store(self, orders: usize, bytes: usize) -> Store<Host> {
         let limits = self.plugin.limits();
         let host = Host::new(self.plugin, orders, bytes);
         let mut store = Store::new(&self.runtime.engine, host);
         store.limiter(|host| host.memory());
         store.set_hostcall_fuel(limits.output_bytes_max);
+        if self.runtime.counts_instructions {
+            // Without end: what is used up is measured, not limited. The engine was made for it.
+            drop(store.set_fuel(u64::MAX));
+        }
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|context| {
             context.data().check_time().map_err(wasmtime::Error::new)?;

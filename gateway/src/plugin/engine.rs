@@ -26,6 +26,8 @@ const TABLES_PER_PLUGIN: u32 = 64;
 #[derive(Debug, Clone)]
 pub(super) struct Runtime {
     pub(super) engine: Engine,
+    /// Whether each store has to be given fuel.
+    pub(super) counts_instructions: bool,
     ticker: Arc<Ticker>,
     /// Held while a plugin is configured at its loading: the pool has room for one instance besides those of its threads.
     pub(super) loading: Arc<Mutex<()>>,
@@ -34,15 +36,30 @@ pub(super) struct Runtime {
 impl Runtime {
     /// Makes an engine with room for one instance on each of so many threads, one on the slow thread, and one for a plugin that is being loaded.
     pub(super) fn start(threads: usize) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        let engine = match Engine::new(config().allocation_strategy(pool(threads + 2))) {
+        Self::of(config(), threads, false)
+    }
+
+    /// The same, but code counts its instructions as it runs, which makes it slower.
+    pub(super) fn counting(threads: usize) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let mut config = config();
+        config.consume_fuel(true);
+        Self::of(config, threads, true)
+    }
+
+    fn of(
+        mut config: Config,
+        threads: usize,
+        counts_instructions: bool,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let engine = match Engine::new(config.allocation_strategy(pool(threads + 2))) {
             Ok(engine) => engine,
             Err(error) => {
                 warn!(error = format!("{error:#}"), "no address space for pooled plugin memory: plugins start slower");
-                Engine::new(config().allocation_strategy(InstanceAllocationStrategy::OnDemand))?
+                Engine::new(config.allocation_strategy(InstanceAllocationStrategy::OnDemand))?
             }
         };
         let ticker = Arc::new(Ticker::start(engine.clone())?);
-        Ok(Self { engine, ticker, loading: Arc::default() })
+        Ok(Self { engine, counts_instructions, ticker, loading: Arc::default() })
     }
 
     /// Notes that a call runs until the guard is dropped; the ticker only ticks meanwhile.

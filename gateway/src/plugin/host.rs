@@ -67,6 +67,16 @@ impl Host {
         }
     }
 
+    /// The memory that the instance has taken: it never gives any back.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.memory.bytes()
+    }
+
+    /// How many lines it may still write to the log, and how many it wrote beyond.
+    pub(super) fn lines(&self) -> (usize, usize) {
+        (self.lines_left, self.lines_dropped)
+    }
+
     /// What counts the instance's memory.
     pub(super) fn memory(&mut self) -> &mut Memory {
         &mut self.memory

@@ -154,7 +154,8 @@ impl Budget {
     }
 }
 
-fn thread_cpu_time() -> Duration {
+/// What the present thread has used of the processor.
+pub(super) fn thread_cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
@@ -189,6 +190,10 @@ impl std::error::Error for MemoryIsUp {}
 impl Memory {
     pub(super) fn new(bytes_max: usize) -> Self {
         Self { bytes: 0, bytes_max, elements: 0 }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     fn take(&mut self, more: usize) -> wasmtime::Result<()> {

@@ -106,6 +106,38 @@ fn changes(ops: Vec<call::PatchOp>, limits: &Limits) -> Result<Changes, String> 
     Ok((patch, headers))
 }
 
+/// How large an outcome is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Size {
+    pub(super) operations: usize,
+    pub(super) patch_bytes: usize,
+    /// Of all its texts.
+    pub(super) answer_bytes: usize,
+}
+
+pub(super) fn size_of(outcome: &call::Outcome) -> Size {
+    let ops = match &outcome.verdict {
+        Ok(Verdict::Enrich(ops)) => ops.as_slice(),
+        _ => &[],
+    };
+    let patch_bytes = ops.iter().map(size).sum();
+    let optional = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let answer_bytes = match &outcome.verdict {
+        Ok(Verdict::Accept) => 0,
+        Ok(Verdict::Enrich(_)) => patch_bytes,
+        Ok(Verdict::Reject(problems)) => problems
+            .iter()
+            .map(|problem| {
+                problem.code.len() + problem.title.len() + optional(&problem.detail) + optional(&problem.pointer)
+            })
+            .sum(),
+        Ok(Verdict::RetryLater(retry)) => retry.reason.len(),
+        Ok(Verdict::Other(extension)) => extension.name.len() + extension.data.len(),
+        Err(fault) => fault.code.len() + fault.detail.len(),
+    };
+    Size { operations: ops.len(), patch_bytes, answer_bytes }
+}
+
 fn size(op: &call::PatchOp) -> usize {
     match op {
         call::PatchOp::Set((pointer, value)) => pointer.len() + value.len(),

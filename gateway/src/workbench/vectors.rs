@@ -141,8 +141,14 @@ pub fn run(desk: &Desk, source: &PluginSource, vectors: &[Vector]) -> anyhow::Re
 }
 
 impl Vector {
+    /// Its order, as it stands in the file.
+    #[must_use]
+    pub fn order(&self) -> Bytes {
+        Bytes::copy_from_slice(self.order.get().as_bytes())
+    }
+
     fn candidate(&self) -> Candidate {
-        candidate(self.line, self.attempt, Bytes::copy_from_slice(self.order.get().as_bytes()))
+        candidate(self.line, self.attempt, self.order())
     }
 
     fn missed(&self, findings: Vec<String>) -> Miss {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::{build, check, judge, new, vectors};
+use super::{bench, build, check, judge, new, vectors};
 
 #[derive(Debug, Subcommand)]
 pub enum AuthorCommand {
@@ -17,6 +17,8 @@ pub enum AuthorCommand {
     Check(check::CheckArgs),
     /// Build a project and run its test vectors, and natively its own tests.
     Test(vectors::TestArgs),
+    /// Measure what a plugin costs: time, memory, instructions and output, against its limits.
+    Bench(bench::BenchArgs),
     /// Judge the orders of a file, without a gateway.
     Run(judge::RunArgs),
 }
@@ -27,6 +29,7 @@ pub(super) fn run(command: AuthorCommand, config: Option<&Path>) -> anyhow::Resu
         AuthorCommand::Build(args) => build::run(&args, config),
         AuthorCommand::Check(args) => check::run(&args, config),
         AuthorCommand::Test(args) => vectors::run(&args, config),
+        AuthorCommand::Bench(args) => bench::run(&args, config),
         AuthorCommand::Run(args) => judge::run(&args, config),
     }
 }
