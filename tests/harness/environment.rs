@@ -27,6 +27,12 @@ pub fn orders() -> Option<PathBuf> {
     variable("SLUICE_TEST_ORDERS").map(PathBuf::from)
 }
 
+/// `SLUICE_TEST_LANGUAGES`: a folder with the reference plugin in many languages, `LANGUAGE.wasm` each.
+#[must_use]
+pub fn languages() -> Option<PathBuf> {
+    variable("SLUICE_TEST_LANGUAGES").map(PathBuf::from)
+}
+
 /// `SLUICE_TEST_SEED`: the seed of the tests that roll dice.
 #[must_use]
 pub fn seed() -> Option<u64> {

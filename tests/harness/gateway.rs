@@ -213,6 +213,31 @@ impl TestGateway {
         process.as_mut().is_some_and(|process| matches!(process.child.try_wait(), Ok(None)))
     }
 
+    /// CPU time that the process's threads of a name's beginning have used so far.
+    ///
+    /// # Panics
+    ///
+    /// When the process does not run.
+    #[must_use]
+    pub fn cpu_time(&self, thread: &str) -> Duration {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.process_id())).expect("the process runs");
+        let ticks = tasks.filter_map(|task| {
+            let stat = std::fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
+            // `ID (NAME) STATE …`: behind the name, user time is the 12th word and the system's the 13th.
+            let (head, rest) = stat.rsplit_once(") ")?;
+            let is_it = head.split_once('(')?.1.starts_with(thread);
+            let words: Vec<u64> = rest.split(' ').skip(11).take(2).filter_map(|word| word.parse().ok()).collect();
+            is_it.then(|| words.iter().sum::<u64>())
+        });
+        // The kernel tells these times in hundredths of a second, on every machine.
+        Duration::from_millis(ticks.sum::<u64>() * 10)
+    }
+
+    fn process_id(&self) -> u32 {
+        let process = self.process.lock().expect("no test thread panicked here");
+        process.as_ref().expect("the gateway runs").child.id()
+    }
+
     /// Fails on WARN and ERROR lines that nobody announced, since the last call.
     pub fn check_log(&self) {
         let end = self.log.len();

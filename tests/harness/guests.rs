@@ -1,5 +1,7 @@
 //! Hostile and odd plugins, written as WebAssembly text: no compiler for guests is needed to build them.
 
+pub mod evil;
+
 use std::path::Path;
 
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
@@ -57,15 +59,17 @@ pub fn version(mut plugin: Vec<u8>, number: u32) -> Vec<u8> {
 pub fn counting() -> Vec<u8> {
     let text = include_str!("guests/marked.wat").replace("@1.0.0", "@1.1.0");
     let import = "(module (import \"sluice:plugin/metrics@1.1.0\" \"count\" (func $count (param i32 i32 i32)))";
-    encode(&text.replacen("(module", import, 1), "1.1.0", "enricher")
+    component(&text.replacen("(module", import, 1))
 }
 
-/// Encodes a core module as a component of the world `validator`.
-fn component(text: &str) -> Vec<u8> {
-    encode(text, "1.0.0", "validator")
-}
-
-fn encode(text: &str, version: &str, world: &str) -> Vec<u8> {
+/// Encodes the text of a core module as a component of the world `validator`, or of `enricher` where it speaks of 1.1.
+///
+/// # Panics
+///
+/// When the text does not fit the contract in `plugin-sdk/wit`.
+#[must_use]
+pub fn component(text: &str) -> Vec<u8> {
+    let (version, world) = if text.contains("@1.1.0") { ("1.1.0", "enricher") } else { ("1.0.0", "validator") };
     let mut module = wat::parse_str(text).expect("the text is WebAssembly");
     let mut resolve = Resolve::default();
     let contract = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugin-sdk/wit").join(version);
