@@ -56,6 +56,16 @@ pub enum Command {
     /// Plugins: write, build, test and judge with them; and those of a running node.
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
+    /// Compile the plugin that comes by standard input, for the gateway that started this.
+    #[command(hide = true)]
+    CompilePlugin {
+        #[arg(long)]
+        memory_bytes: u64,
+        #[arg(long)]
+        seconds: u64,
+        #[arg(long)]
+        engine: u64,
+    },
     /// Print completions for a shell.
     Completions { shell: clap_complete::Shell },
 }
@@ -102,6 +112,9 @@ pub fn run(command: Command, config: Option<&Path>) -> anyhow::Result<ExitCode> 
         Command::Orders(command) => return orders::run(command, config),
         Command::Dead(command) => return dead::run(command, config),
         Command::Plugin(command) => return plugin::run(command, config),
+        Command::CompilePlugin { memory_bytes, seconds, engine } => {
+            crate::plugin::compile_for_parent(memory_bytes, seconds, engine)?;
+        }
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "sluice", &mut script);

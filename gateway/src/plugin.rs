@@ -19,6 +19,7 @@
 mod bytes_lane;
 mod call;
 mod chain;
+mod compile;
 mod engine;
 mod generation;
 mod health;
@@ -36,7 +37,7 @@ mod stub;
 mod tables;
 mod verdict;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -52,6 +53,7 @@ use crate::order::patch::PatchOp;
 use crate::order::{OrderId, Problem};
 use crate::telemetry::metrics::Metrics;
 
+pub use compile::work as compile_for_parent;
 pub use generation::Generation;
 pub use health::Health;
 pub use inspect::{Inspection, inspect};
@@ -61,6 +63,7 @@ pub use manifest::{Manifest, SECTION as MANIFEST_SECTION};
 pub use measure::{Cost, Gauge, Patch};
 pub use tables::{TableError, TableStamps, Tables};
 
+use compile::Compiler;
 use engine::Runtime;
 use limits::BatchLimits;
 use pool::{Job, Permit, Pool};
@@ -72,6 +75,13 @@ pub fn bundled() -> Vec<(&'static str, &'static [u8])> {
         ("order-rules", include_bytes!(concat!(env!("OUT_DIR"), "/order-rules.wasm"))),
         ("customer-enricher", include_bytes!(concat!(env!("OUT_DIR"), "/customer-enricher.wasm"))),
     ]
+}
+
+/// The path of the running program, also when its file was replaced meanwhile.
+#[must_use]
+pub fn this_program() -> Option<PathBuf> {
+    let link = Path::new("/proc/self/exe");
+    if link.exists() { Some(link.to_owned()) } else { std::env::current_exe().ok() }
 }
 
 /// A plugin to load.
@@ -232,6 +242,7 @@ impl FaultKind {
 pub struct PluginHost {
     current: Arc<ArcSwap<Generation>>,
     runtime: Runtime,
+    compiler: Arc<Compiler>,
     pool: Arc<Pool>,
     batches: BatchLimits,
     poison_faults: u32,
@@ -253,15 +264,25 @@ impl PluginHost {
         let nice = i32::try_from(config.nice).unwrap_or(i32::MAX);
         let pool = Pool::start(&runtime, (batches.threads, nice), &metrics, &shared)
             .map_err(|source| PluginError::Engine { source: source.into() })?;
+        let compiler = Arc::new(Compiler::new(&runtime.engine));
         Ok(Self {
             current: Arc::default(),
             runtime,
+            compiler,
             pool: Arc::new(pool),
             batches,
             poison_faults: config.poison_faults,
             shared,
             calls: Arc::default(),
         })
+    }
+
+    /// Compiles plugins in processes of their own, if the path of this program is given, and keeps what comes out below a
+    /// folder of the gateway's own. Without this they are compiled on a thread, and nothing is kept.
+    #[must_use]
+    pub fn compiling(mut self, state_dir: &Path, program: Option<PathBuf>) -> Self {
+        self.compiler = Arc::new(Compiler::with(&self.runtime.engine, state_dir, program));
+        self
     }
 
     /// Compiles a plugin, checks it against the contract and configures it once, under the limits of `config`. Blocks for
@@ -271,7 +292,7 @@ impl PluginHost {
     ///
     /// Why it cannot be used: what was found and what was expected.
     pub fn load(&self, config: &PluginsConfig, source: PluginSource) -> Result<LoadedPlugin, PluginError> {
-        load::load(&self.runtime, config, source)
+        load::load(&self.runtime, &self.compiler, config, source)
     }
 
     /// Loads many plugins at the same time. Result *i* belongs to source *i*.

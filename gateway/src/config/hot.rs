@@ -7,7 +7,10 @@ use toml::{Table, Value};
 use super::{Config, Problem};
 
 /// Keys, or tables with all their keys, that are taken over while the node runs.
-pub const HOT: [&str; 27] = [
+pub const HOT: [&str; 30] = [
+    "plugins.cache_bytes_max",
+    "plugins.compile_memory_max",
+    "plugins.compile_time_max",
     "plugins.config",
     "plugins.every_route",
     "plugins.file_bytes_max",

@@ -18,7 +18,7 @@ use crate::intake::Intake;
 use crate::janitor::Janitor;
 use crate::lifecycle::{Condition, Readiness, Tasks};
 use crate::outbox::Outbox;
-use crate::plugin::PluginHost;
+use crate::plugin::{self, PluginHost};
 use crate::publisher::Publisher;
 use crate::relay::{Decider, HandOver, Routes, Sender};
 use crate::replies::Replies;
@@ -68,7 +68,8 @@ pub(super) async fn plugins(
     let (config, config_path) = (config.clone(), config_path.to_owned());
     let (clock, metrics, readiness) = (clock.clone(), Arc::clone(metrics), Arc::clone(readiness));
     let started = tokio::task::spawn_blocking(move || {
-        let host = PluginHost::start(&config.plugins, Arc::clone(&metrics))?;
+        let host = PluginHost::start(&config.plugins, Arc::clone(&metrics))?
+            .compiling(&config.plugins.state_dir, plugin::this_program());
         let parts = catalog::Parts { config, config_path, host: host.clone(), clock, metrics, readiness };
         Ok::<_, anyhow::Error>((host, Catalog::open(parts)?))
     });

@@ -71,6 +71,11 @@ impl Runtime {
     }
 }
 
+/// An engine that only compiles: what it makes fits those that run plugins, without their address space.
+pub(super) fn for_compiling() -> wasmtime::Result<Engine> {
+    Engine::new(config().allocation_strategy(InstanceAllocationStrategy::OnDemand))
+}
+
 fn config() -> Config {
     let mut config = Config::new();
     config

@@ -9,14 +9,15 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, Linker};
-use wasmtime::{InstancePre, Module};
+use wasmtime::{Engine, InstancePre};
 
 use super::call::{self, Call};
+use super::compile::{self, Compiler, Facts};
 use super::engine::{Runtime, THREAD_STACK_BYTES};
 use super::health::{Health, Record};
 use super::host::{self, Host, bindings};
 use super::inspect::Wishes;
-use super::lane::{self, EXPORTS, IMPORTS, Lane};
+use super::lane::{EXPORTS, IMPORTS};
 use super::limits::Limits;
 use super::tables::Tables;
 use super::{PluginInfo, PluginOrigin, PluginSource, bytes_lane, stub};
@@ -130,6 +131,8 @@ pub enum UnusablePlugin {
     Manifest(String),
     #[error("does not compile: {0}")]
     Invalid(String),
+    #[error("cannot be compiled within the limits: {0}")]
+    Compiler(String),
     #[error(
         "imports {found:?}, which no plugin can have; it may import {IMPORTS:?} of version 1, and WASI, which denies"
     )]
@@ -165,43 +168,49 @@ fn words(capabilities: &[Capability], quote: &str, between: &str) -> String {
 /// Loads one plugin.
 pub(super) fn load(
     runtime: &Runtime,
+    compiler: &Compiler,
     config: &PluginsConfig,
     source: PluginSource,
 ) -> Result<LoadedPlugin, PluginError> {
     let name = source.name.clone();
-    let compiled = compile(runtime, config, source);
+    let compiled = compile(compiler, config, source, &runtime.engine);
     let configured = compiled.and_then(|plugin| configure_once(runtime, plugin));
     configured.map_err(|problem| PluginError::Unusable { name, problem })
 }
 
-fn compile(runtime: &Runtime, config: &PluginsConfig, source: PluginSource) -> Result<LoadedPlugin, UnusablePlugin> {
+fn compile(
+    compiler: &Compiler,
+    config: &PluginsConfig,
+    source: PluginSource,
+    engine: &Engine,
+) -> Result<LoadedPlugin, UnusablePlugin> {
     let PluginSource { name, origin, component: file, config_json, policy, tables } = source;
     let (bytes, bytes_max) = (file.len(), config.file_bytes_max.0);
     if bytes > bytes_max {
         return Err(UnusablePlugin::TooLarge { bytes, bytes_max });
     }
     let start = Instant::now();
-    let engine = &runtime.engine;
-    let text = |error: wasmtime::Error| format!("{error:#}");
-    let prepared = lane::prepare(&file)?;
-    let missing = policy.missing_grants(&prepared.shape.imports);
-    if !missing.is_empty() {
-        return Err(UnusablePlugin::NotGranted { imports: prepared.shape.imports, missing });
+    let (mut compiled, mut is_cached) = compiler.compile(config, &file)?;
+    let mut code = compiled.code(engine);
+    if code.is_err() && is_cached {
+        // Of an engine that calls itself the same and is not: it is made anew.
+        compiler.forget(&file);
+        (compiled, is_cached) = compiler.compile(config, &file)?;
+        code = compiled.code(engine);
     }
-    let code = match prepared.lane {
-        Lane::Component | Lane::Module => {
-            let component =
-                Component::from_binary(engine, &prepared.wasm).map_err(text).map_err(UnusablePlugin::Invalid)?;
-            link(&component, &policy).map(Code::Component)
-        }
-        Lane::Bytes => {
-            let module = Module::from_binary(engine, &prepared.wasm).map_err(text).map_err(UnusablePlugin::Invalid)?;
-            bytes_lane::link(&module).map(Code::Bytes)
-        }
+    let text = |error: wasmtime::Error| format!("{error:#}");
+    let Facts { lane, shape, manifest } = &compiled.facts;
+    let missing = policy.missing_grants(&shape.imports);
+    if !missing.is_empty() {
+        return Err(UnusablePlugin::NotGranted { imports: shape.imports.clone(), missing });
+    }
+    let code = match code.map_err(text).map_err(UnusablePlugin::Invalid)? {
+        compile::Code::Component(component) => link(&component, &policy).map(Code::Component),
+        compile::Code::Module(module) => bytes_lane::link(&module).map(Code::Bytes),
     };
     let code = code.map_err(text).map_err(UnusablePlugin::Contract)?;
-    let wishes = Wishes::of(&prepared.shape.imports);
-    let paths = prepared.manifest.as_ref().and_then(|manifest| manifest.patch.as_deref());
+    let wishes = Wishes::of(&shape.imports);
+    let paths = manifest.as_ref().and_then(|manifest| manifest.patch.as_deref());
     let limits = Limits::new(config, &policy, paths);
     let health = Record::new(limits.tolerance);
     let info = PluginInfo {
@@ -209,14 +218,14 @@ fn compile(runtime: &Runtime, config: &PluginsConfig, source: PluginSource) -> R
         digest: digest(&file),
         origin,
         bytes,
-        lane: prepared.lane,
-        world: wishes.world(prepared.lane),
-        contract: prepared.shape.contract(prepared.lane).unwrap_or_default().into(),
+        lane: *lane,
+        world: wishes.world(*lane),
+        contract: shape.contract(*lane).unwrap_or_default().into(),
         capabilities: wishes.capabilities.into(),
         denied: wishes.denied.into(),
-        manifest: prepared.manifest.map(Arc::new),
+        manifest: manifest.clone().map(Arc::new),
         compiled: start.elapsed(),
-        is_cached: false,
+        is_cached,
     };
     Ok(LoadedPlugin(Arc::new(Loaded { info, code, config_json, limits, tables, health })))
 }

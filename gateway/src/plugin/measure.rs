@@ -7,6 +7,7 @@ use wasmtime::Module;
 use wasmtime::component::Component;
 
 use super::call::{Call, Event, Failure, Outcome};
+use super::compile::Compiler;
 use super::engine::Runtime;
 use super::lane::{self, Lane};
 use super::limits::thread_cpu_time;
@@ -58,7 +59,8 @@ impl Gauge {
         let unusable = |problem: UnusablePlugin| PluginError::Unusable { name: source.name.clone(), problem };
         let prepared = lane::prepare(&source.component).map_err(unusable)?;
         let (wasm, lane) = (Bytes::from(prepared.wasm.to_vec()), prepared.lane);
-        let loaded = (load::load(&plain, config, source.clone())?, load::load(&counting, config, source)?);
+        let load = |runtime: &Runtime, source| load::load(runtime, &Compiler::new(&runtime.engine), config, source);
+        let loaded = (load(&plain, source.clone())?, load(&counting, source)?);
         Ok(Self { plain: (plain, loaded.0), counting: (counting, loaded.1), wasm, lane })
     }
 

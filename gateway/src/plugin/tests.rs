@@ -1,6 +1,7 @@
 //! The host against the bundled plugins and against guests written by hand that do what no plugin should.
 
 mod bundled;
+mod cached;
 mod capabilities;
 mod contract;
 mod denied;

@@ -1,8 +1,9 @@
 //! What a test wants of its gateway, and the configuration file that comes of it.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::ops::Deref;
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, OnceLock};
 
@@ -11,6 +12,7 @@ use crate::broker::create_topic;
 use crate::environment;
 use crate::http::Client;
 use crate::log::Log;
+use crate::program;
 use crate::random::unique;
 use crate::services::Services;
 
@@ -171,6 +173,7 @@ impl Builder {
             ("admin.listen".to_owned(), format!("\"{admin}\"")),
             ("database.url".to_owned(), format!("\"sqlite://{}\"", folder.path().join("sluice.db").display())),
             ("plugins.dir".to_owned(), format!("{:?}", folder.path().join("plugins.d"))),
+            ("plugins.state_dir".to_owned(), format!("{:?}", state_dir(folder.path()))),
             ("telemetry.format".to_owned(), "\"json\"".to_owned()),
             ("dev.answer_within".to_owned(), "\"50ms\"".to_owned()),
         ];
@@ -206,6 +209,17 @@ impl Builder {
             admin_client: Client::new(admin),
         }
     }
+}
+
+/// A folder of the gateway's own, but for the compiled plugins: all gateways of the tests share them.
+fn state_dir(folder: &Path) -> PathBuf {
+    let own = |folder: &Path| DirBuilder::new().recursive(true).mode(0o700).create(folder).expect("a folder");
+    let shared = program::path().with_file_name("compiled-plugins");
+    own(&shared);
+    let state = folder.join("sluice.plugins");
+    own(&state);
+    symlink(shared, state.join("compiled")).expect("a link");
+    state
 }
 
 fn write_plugins(folder: &Path, plugins: &[(String, Vec<u8>)]) {

@@ -73,6 +73,7 @@ fn times(config: &Config, problems: &mut Vec<Problem>) {
         ("relay.poll_interval", config.relay.poll_interval),
         ("relay.retry_first", config.relay.retry_first),
         ("plugins.poll_interval", plugins.poll_interval),
+        ("plugins.compile_time_max", plugins.compile_time_max),
         ("plugins.time_per_order", plugins.time_per_order),
         ("plugins.time_per_batch_min", plugins.time_per_batch_min),
         ("replies.watch_interval", config.replies.watch_interval),
@@ -93,6 +94,8 @@ fn sizes(config: &Config, problems: &mut Vec<Problem>) {
         ("database.cache_bytes", config.database.cache_bytes, 64 << 10),
         ("plugins.file_bytes_max", config.plugins.file_bytes_max, 1 << 10),
         ("plugins.patch_bytes_max", config.plugins.patch_bytes_max, 2),
+        // The program itself, before it compiles anything.
+        ("plugins.compile_memory_max", config.plugins.compile_memory_max, 256 << 20),
         // A Rust guest needs 17 pages of 64 KiB to start.
         ("plugins.memory_bytes_max", config.plugins.memory_bytes_max, 2 << 20),
     ];
