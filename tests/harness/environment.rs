@@ -51,6 +51,12 @@ pub fn reloads() -> Option<usize> {
     variable("SLUICE_TEST_RELOADS").map(|text| text.parse().expect("SLUICE_TEST_RELOADS is a number"))
 }
 
+/// Where programs are found.
+#[must_use]
+pub fn path() -> String {
+    variable("PATH").unwrap_or_default()
+}
+
 /// The cargo that runs the tests.
 #[must_use]
 pub fn cargo() -> OsString {
