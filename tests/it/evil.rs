@@ -1,17 +1,21 @@
 //! Plugins that mean harm, through the real program: each hurts its own orders, says so, and hurts nothing else.
 //!
-//! The table is two lists of [`Evil`], and an entry is all that a new one takes:
+//! The table is three lists of [`Evil`], and an entry is all that a new one takes:
 //!
 //! | list | what is in it | who looks |
 //! |---|---|---|
 //! | [`component`] | plugins of the contract's interfaces | [`judged`] |
 //! | [`bytes`] | plugins of the bytes ABI | [`judged`] |
+//! | [`files`] | what lies in the folder of plugins and is none | [`files`] |
 //!
-//! They are judged on routes of their own in one gateway, one evil order among innocent ones.
+//! The first two are judged on routes of their own in one gateway, one evil order among innocent ones. What can be refused
+//! at once is put into the folder of a running gateway, in the place of a good one.
 
 mod bytes;
 mod component;
+mod files;
 mod judged;
+mod on_fault;
 
 use harness::guests::evil::{Bytes, Component};
 
@@ -23,6 +27,8 @@ struct Evil {
     expect: Expect,
     /// Bytes added to the evil order, for those that take aim at its length.
     padding: usize,
+    /// What the operator set for it: keys below `plugins.policy.NAME`, and their values in TOML.
+    policy: &'static [(&'static str, &'static str)],
 }
 
 enum Guest {
@@ -53,11 +59,15 @@ enum Expect {
 
 impl Evil {
     const fn new(name: &'static str, guest: Guest, expect: Expect) -> Self {
-        Self { name, guest, expect, padding: 0 }
+        Self { name, guest, expect, padding: 0, policy: &[] }
     }
 
     const fn padded(self, padding: usize) -> Self {
         Self { padding, ..self }
+    }
+
+    const fn under(self, policy: &'static [(&'static str, &'static str)]) -> Self {
+        Self { policy, ..self }
     }
 
     /// The evil order: valid, but for what the plugin makes of it.
@@ -76,7 +86,7 @@ fn judged() -> Vec<Evil> {
 
 #[test]
 fn there_are_enough_of_them() {
-    let all: Vec<&str> = judged().iter().map(|evil| evil.name).collect();
+    let all: Vec<&str> = judged().iter().map(|evil| evil.name).chain(files::names()).collect();
     let names: std::collections::BTreeSet<_> = all.iter().collect();
     assert_eq!(names.len(), all.len(), "two of the same name");
     assert!(names.len() >= 25, "{}", names.len());

@@ -18,6 +18,7 @@ pub(super) fn all() -> Vec<Evil> {
     all.extend(breaks_off());
     all.extend(answers_nonsense());
     all.extend(patches_what_it_may_not());
+    all.extend(calls_too_often());
     all.extend(is_odd_but_allowed());
     all
 }
@@ -30,7 +31,7 @@ fn takes_too_much() -> Vec<Evil> {
         (func $bomb (loop $more (br_if $more (i32.ne (i32.const -1)
             (table.grow $table (ref.null func) (i32.const 10000))))))";
     let flood = "(loop $next (call $log (i32.const 1) (i32.const 64) (i32.const 4))
-        (local.set $i (i32.add (local.get $i) (i32.const 1))) (br_if $next (i32.lt_u (local.get $i) (i32.const 20000))))";
+        (local.set $i (i32.add (local.get $i) (i32.const 1))) (br_if $next (i32.lt_u (local.get $i) (i32.const 2000))))";
     // The text of one line is all of its memory, grown to 8 MiB.
     let line = "(drop (memory.grow (i32.const 128)))
         (call $log (i32.const 1) (i32.const 131072) (i32.const 8000000))";
@@ -85,6 +86,46 @@ fn takes_too_much() -> Vec<Evil> {
         ),
         log("c-log-bomb", line, Fault("output", "more data than it may")),
         log("c-log-flood", flood, Passes("")),
+    ]
+}
+
+/// Time enough to come to the end of the calls.
+const PATIENT: (&str, &str) = ("time_per_order", "\"250ms\"");
+
+fn calls_too_often() -> Vec<Evil> {
+    let count = r#"(import "sluice:plugin/metrics@1.1.0" "count" (func $count (param i32 i32 i32)))"#;
+    let get = r#"(import "sluice:plugin/lookup@1.1.0" "get" (func $get (param i32 i32 i32 i32 i32)))"#;
+    // 200 names: two letters behind each other, from `aa` on.
+    let names = "(loop $next
+        (i32.store8 (i32.const 4096) (i32.add (i32.const 97) (i32.div_u (local.get $i) (i32.const 20))))
+        (i32.store8 (i32.const 4097) (i32.add (i32.const 97) (i32.rem_u (local.get $i) (i32.const 20))))
+        (call $count (i32.const 4096) (i32.const 2) (i32.const 1))
+        (local.set $i (i32.add (local.get $i) (i32.const 1))) (br_if $next (i32.lt_u (local.get $i) (i32.const 200))))";
+    let storm = |name, imports, order, policy| {
+        let expect = Fault("contract", "called the gateway more than 10000 times per order");
+        Evil::new(name, Guest::Component(Component { imports, order, ..FRAME }), expect).under(policy)
+    };
+    vec![
+        Evil::new("c-metric-flood", Guest::Component(Component { imports: count, order: names, ..FRAME }), Passes(""))
+            .under(&[("grants", "[\"metrics\"]")]),
+        storm(
+            "c-metric-storm",
+            count,
+            "(loop $forever (call $count (i32.const 64) (i32.const 4) (i32.const -1)) (br $forever))",
+            &[("grants", "[\"metrics\"]"), PATIENT],
+        ),
+        storm(
+            "c-lookup-storm",
+            get,
+            "(loop $forever (call $get (i32.const 64) (i32.const 4) (i32.const 64) (i32.const 4) (i32.const 128)) (br $forever))",
+            &[("grants", "[\"lookup\"]"), PATIENT],
+        ),
+        storm(
+            "c-log-storm",
+            LOG,
+            "(loop $forever (call $log (i32.const 1) (i32.const 64) (i32.const 4)) (br $forever))",
+            &[PATIENT],
+        ),
     ]
 }
 
@@ -149,6 +190,12 @@ fn answers_nonsense() -> Vec<Evil> {
 
 fn patches_what_it_may_not() -> Vec<Evil> {
     vec![
+        order(
+            "c-patch-outside-its-paths",
+            "(call $enrich (local.get $outcome) (i32.const 1) (i32.const 0) (i32.const 16) (i32.const 2) (i32.const 32) (i32.const 7))",
+            Fault("contract", "may change orders only at or below `/totals`"),
+        )
+        .under(&[("patch", "[\"/totals\"]")]),
         order(
             "c-patch-bomb-of-operations",
             "(call $enrich (local.get $outcome) (i32.const 65) (i32.const 0) (i32.const 16) (i32.const 2) (i32.const 32) (i32.const 7))",
