@@ -16,6 +16,10 @@ pub(super) use bindings::sluice::plugin::types::{Event, Outcome, PatchOp, Proble
 /// What wasmtime says where an answer is longer than `set_hostcall_fuel` allows; it has no type for it.
 pub(super) const OUTPUT_EXHAUSTED: &str = "fuel allocated for hostcalls has been exhausted";
 
+/// At its loading a plugin has the time of a batch with so many orders: it is asked once, and the first instance on a busy machine
+/// must not be what refuses it.
+const LOADING_ORDERS: usize = 64;
+
 /// One plugin and what a call of it needs.
 #[derive(Clone, Copy)]
 pub(super) struct Call<'host> {
@@ -43,7 +47,7 @@ impl Failure {
 impl Call<'_> {
     /// Configures an instance and drops it.
     pub(super) fn configure(self) -> Result<(), Failure> {
-        self.guarded(1, &[], |_| ()).map(drop)
+        self.guarded(LOADING_ORDERS, &[], |_| ()).map(drop)
     }
 
     /// Has a batch processed in a fresh instance. Outcome *i* belongs to event *i*; with them, what was reported meanwhile.

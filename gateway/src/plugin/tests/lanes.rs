@@ -175,7 +175,7 @@ fn initialize_runs_first_and_under_the_limits() {
     let host = host(&limits(), vec![source("hand", set)]);
     let Decision::Fault { detail, .. } = &judge(&host, &["hand"], [Bytes::from("{}")])[0].decision else { panic!() };
     assert!(detail.contains("expected value at line 1 column 1"), "{detail}");
-    assert!(refusal(&with("(loop $l (br $l))")).contains("more than 20 ms of CPU time"));
+    assert!(refusal(&with("(loop $l (br $l))")).contains("more than 250 ms of CPU time"));
 }
 
 #[test]

@@ -53,8 +53,8 @@ fn what_exports_something_else_is_refused() {
 fn what_loops_or_traps_at_start_is_refused() {
     let spin = "(func $spin (loop $l (br $l))) (start $spin)";
     for (component, words) in [
-        (guest("", "", spin), "more than 20 ms of CPU time"),
-        (guest("", "(loop $l (br $l))", ""), "more than 20 ms of CPU time"),
+        (guest("", "", spin), "more than 250 ms of CPU time"),
+        (guest("", "(loop $l (br $l))", ""), "more than 250 ms of CPU time"),
         (guest("", "unreachable", ""), "unreachable"),
         (guest("", "(loop $l (drop (memory.grow (i32.const 16))) (br $l))", ""), "bytes of memory"),
     ] {
