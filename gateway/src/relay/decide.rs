@@ -173,6 +173,11 @@ impl Decider {
             let judgement = self.plugins.judge_alone(&item.entry.route, self.candidate(item)).await;
             work[*index].judgement = Some(judgement);
         }
+        // What is revised or cancelled in this very pass was sent to be judged as it was before.
+        let is_changed = |item: &&Work| matches!(item.entry.kind, EntryKind::Cancel | EntryKind::Revise);
+        for item in work.iter().filter(is_changed) {
+            self.aside.forget_order(&item.entry.route, item.entry.order_id);
+        }
         Ok(!alone.is_empty())
     }
 
@@ -180,14 +185,8 @@ impl Decider {
     /// judgement here.
     fn sort(&mut self, work: &mut [Work]) -> (Batches, Batches, Vec<usize>) {
         let (mut by_route, mut lagging, mut alone) = (Batches::new(), Batches::new(), Vec::new());
-        for (index, item) in work.iter_mut().enumerate() {
+        for (index, item) in work.iter_mut().enumerate().filter(|(_, item)| item.is_judged) {
             let route = &item.entry.route;
-            if !item.is_judged {
-                if matches!(item.entry.kind, EntryKind::Cancel | EntryKind::Revise) {
-                    self.aside.forget_order(route, item.entry.order_id);
-                }
-                continue;
-            }
             let is_held = matches!(item.origin, Origin::Held { .. });
             if is_held && let Some(judgement) = self.aside.result(route, item.entry.order_id) {
                 item.judgement = Some(judgement);

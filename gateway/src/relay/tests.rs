@@ -299,31 +299,42 @@ async fn a_pass_does_not_wait_for_a_plugin_that_takes_long() {
     assert!(slow.iter().any(|record| record.order_id == later), "the innocent order of the slow route went on");
 }
 
+/// The revision comes in the pass after the order's, or in the same one.
 #[tokio::test]
 async fn a_revision_counts_over_what_is_being_judged_aside() {
-    let mut world = World::new().await;
-    world.config.plugins.time_per_batch_min = Span(Duration::from_millis(300));
-    world.config.plugins.time_per_batch_max = Span(Duration::from_millis(300));
-    let mut decider = world.decider_of_two().await;
-    let id = world.accept_on("/slow", "k", r#"{"evil":1}"#).await;
-    decider.pass().await.unwrap();
-    assert!(!decider.aside.is_idle());
-    let revised = world.outbox.command(NewCommand {
-        kind: EntryKind::Revise,
-        order_id: id,
-        route: "/slow".into(),
-        payload: Some("{}".into()),
-        order_key: Some("k".into()),
-        idempotency: None,
-    });
-    assert_eq!(revised.await.unwrap(), Kept::New(id));
-    decider.pass().await.unwrap();
-    for _ in 0..4 {
-        decider.aside.idle(world.config.relay.patience.0).await;
+    for is_same_pass in [false, true] {
+        let mut world = World::new().await;
+        world.config.plugins.time_per_batch_min = Span(Duration::from_millis(300));
+        world.config.plugins.time_per_batch_max = Span(Duration::from_millis(300));
+        let mut decider = world.decider_of_two().await;
+        // Its plugin accepts it in the end, so that a judgement of what it was before would make a record.
+        let id = world.accept_on("/slow", "k", r#"{"other":1}"#).await;
+        // It makes the batch of its route take long.
+        world.accept_on("/slow", "evil", r#"{"evil":1}"#).await;
+        if !is_same_pass {
+            decider.pass().await.unwrap();
+            assert!(!decider.aside.is_idle());
+        }
+        let revised = world.outbox.command(NewCommand {
+            kind: EntryKind::Revise,
+            order_id: id,
+            route: "/slow".into(),
+            payload: Some("{}".into()),
+            order_key: Some("k".into()),
+            idempotency: None,
+        });
+        assert_eq!(revised.await.unwrap(), Kept::New(id));
+        // What is handed over in memory ends before a command; the log has them all.
+        world.outbox.entries(0, ALL).await.unwrap();
         decider.pass().await.unwrap();
+        for _ in 0..6 {
+            decider.aside.idle(world.config.relay.patience.0).await;
+            decider.pass().await.unwrap();
+        }
+        let records = world.outbox.records(Slot::of("/slow", "k"), 0, ALL).await.unwrap();
+        let of_order = records.iter().filter(|record| record.order_id == id).map(|record| &record.value[..]);
+        assert_eq!(of_order.collect::<Vec<_>>(), [b"{}"], "in the same pass: {is_same_pass}");
     }
-    let records = world.outbox.records(Slot::of("/slow", "k"), 0, ALL).await.unwrap();
-    assert_eq!(records.iter().map(|record| &record.value[..]).collect::<Vec<_>>(), [b"{}"]);
 }
 
 /// Whoever was named as under way is found after a death, also when passes were committed meanwhile.
