@@ -17,6 +17,7 @@
 mod arrange;
 mod aside;
 mod decide;
+mod judge;
 mod lane;
 mod publish;
 mod records;
