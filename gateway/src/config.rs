@@ -133,6 +133,7 @@ pub struct PluginsConfig {
     pub patch_operations_max: usize,
     pub patch_bytes_max: ByteSize,
     pub problems_max: usize,
+    pub text_bytes_max: ByteSize,
     pub log_lines_per_order_max: usize,
     pub log_line_bytes_max: ByteSize,
     pub host_calls_per_order_max: usize,

@@ -7,7 +7,7 @@ use toml::{Table, Value};
 use super::{Config, Problem};
 
 /// Keys, or tables with all their keys, that are taken over while the node runs.
-pub const HOT: [&str; 30] = [
+pub const HOT: [&str; 31] = [
     "plugins.cache_bytes_max",
     "plugins.compile_memory_max",
     "plugins.compile_time_max",
@@ -32,6 +32,7 @@ pub const HOT: [&str; 30] = [
     "plugins.signers",
     "plugins.tables",
     "plugins.tables_bytes_max",
+    "plugins.text_bytes_max",
     "plugins.time_per_batch_max",
     "plugins.time_per_batch_min",
     "plugins.time_per_order",

@@ -222,6 +222,7 @@ impl Order {
     fn fail(&mut self, plugin: &LoadedPlugin, kind: FaultKind, detail: String) {
         let name = &plugin.info().name;
         let on_fault = plugin.limits().on_fault;
+        let detail = verdict::shown(detail, plugin.limits());
         if on_fault != OnFault::Hold {
             // The order's status says nothing of it.
             debug!(plugin.name = &**name, order.id = self.id, fault = kind.as_str(), "{detail}");

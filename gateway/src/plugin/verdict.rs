@@ -55,22 +55,35 @@ pub(super) fn read(outcome: call::Outcome, plugin: &Arc<str>, limits: &Limits) -
         },
         Ok(Verdict::Reject(problems)) if problems.is_empty() => contract("it refused without a problem".to_owned()),
         Ok(Verdict::Reject(problems)) => {
+            let is_pointer = |pointer: &String| {
+                (pointer.is_empty() || pointer.starts_with('/')) && pointer.len() <= limits.text_bytes_max
+            };
             let problem = |problem: super::host::bindings::sluice::plugin::types::Problem| Problem {
-                code: problem.code,
-                title: problem.title,
-                detail: problem.detail,
-                pointer: problem.pointer.filter(|pointer| pointer.is_empty() || pointer.starts_with('/')),
+                code: shown(problem.code, limits),
+                title: shown(problem.title, limits),
+                detail: problem.detail.map(|detail| shown(detail, limits)),
+                pointer: problem.pointer.filter(is_pointer),
                 source: Source::Plugin,
             };
             Answer::Ends(Decision::Reject(problems.into_iter().take(limits.problems_max).map(problem).collect()))
         }
         Ok(Verdict::RetryLater(retry)) => {
             let after = Duration::from_millis(u64::from(retry.after_ms));
-            Answer::Ends(Decision::Later { plugin: Arc::clone(plugin), reason: retry.reason, after })
+            let reason = shown(retry.reason, limits);
+            Answer::Ends(Decision::Later { plugin: Arc::clone(plugin), reason, after })
         }
         Ok(Verdict::Other(extension)) => contract(format!("it gave the unknown verdict `{}`", extension.name)),
         Err(fault) => Answer::fault(plugin, FaultKind::Reported, format!("{}: {}", fault.code, fault.detail)),
     }
+}
+
+/// A text as clients see it: cut where it is long.
+pub(super) fn shown(mut text: String, limits: &Limits) -> String {
+    if text.len() > limits.text_bytes_max {
+        text.truncate(text.floor_char_boundary(limits.text_bytes_max));
+        text.push('…');
+    }
+    text
 }
 
 type Changes = (Vec<PatchOp>, Vec<(String, String)>);

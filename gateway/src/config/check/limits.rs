@@ -94,6 +94,7 @@ fn sizes(config: &Config, problems: &mut Vec<Problem>) {
         ("database.cache_bytes", config.database.cache_bytes, 64 << 10),
         ("plugins.file_bytes_max", config.plugins.file_bytes_max, 1 << 10),
         ("plugins.patch_bytes_max", config.plugins.patch_bytes_max, 2),
+        ("plugins.text_bytes_max", config.plugins.text_bytes_max, 16),
         // The program itself, before it compiles anything.
         ("plugins.compile_memory_max", config.plugins.compile_memory_max, 256 << 20),
         // A Rust guest needs 17 pages of 64 KiB to start.

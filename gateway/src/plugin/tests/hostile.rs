@@ -147,6 +147,26 @@ fn reject_later_and_reported_faults_are_not_mixed() {
 }
 
 #[test]
+fn texts_that_clients_see_are_cut() {
+    let max = limits().text_bytes_max.0;
+    let is_cut = |text: &str| text.ends_with('…') && text.len() == max + '…'.len_utf8();
+    let later = "(i32.store8 offset=8 (local.get $o) (i32.const 3)) (i32.store offset=16 (local.get $o) (i32.const 96))
+        (i32.store offset=20 (local.get $o) (i32.const 10000))";
+    assert!(matches!(one_of_64(later), Decision::Later { reason, .. } if is_cut(&reason)));
+    let reported =
+        "(i32.store8 offset=4 (local.get $o) (i32.const 1)) (i32.store offset=8 (local.get $o) (i32.const 96))
+        (i32.store offset=12 (local.get $o) (i32.const 3)) (i32.store offset=16 (local.get $o) (i32.const 96))
+        (i32.store offset=20 (local.get $o) (i32.const 10000))";
+    assert!(matches!(fault_of(reported), (FaultKind::Reported, detail) if is_cut(&detail)));
+    // One problem at 16384: the code is long, the other texts are empty.
+    let reject =
+        "(i32.store8 offset=8 (local.get $o) (i32.const 2)) (i32.store offset=12 (local.get $o) (i32.const 16384))
+        (i32.store offset=16 (local.get $o) (i32.const 1))
+        (i32.store (i32.const 16384) (i32.const 96)) (i32.store (i32.const 16388) (i32.const 10000))";
+    assert!(matches!(one_of_64(reject), Decision::Reject(problems) if is_cut(&problems[0].code)));
+}
+
+#[test]
 fn patches_and_headers_reach_the_order() {
     let set = "(call $enrich (local.get $o) (i32.const 0) (i32.const 16) (i32.const 2) (i32.const 48) (i32.const 12))";
     let Decision::Pass { body, patch, headers } = one_of_64(set) else { panic!("no pass") };
