@@ -51,6 +51,12 @@ pub fn reloads() -> Option<usize> {
     variable("SLUICE_TEST_RELOADS").map(|text| text.parse().expect("SLUICE_TEST_RELOADS is a number"))
 }
 
+/// `SLUICE_TEST_FUZZ_SECONDS`: how long random files are thrown at the loader of plugins.
+#[must_use]
+pub fn fuzz_seconds() -> Option<u64> {
+    variable("SLUICE_TEST_FUZZ_SECONDS").map(|text| text.parse().expect("SLUICE_TEST_FUZZ_SECONDS is a number"))
+}
+
 /// Where programs are found.
 #[must_use]
 pub fn path() -> String {

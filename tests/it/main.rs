@@ -4,10 +4,12 @@
 
 mod bad_input;
 mod cli;
+mod compiling;
 mod config;
 mod crash;
 mod dead;
 mod evil;
+mod fuzz;
 mod idempotency;
 mod intake;
 mod languages;

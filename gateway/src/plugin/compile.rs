@@ -204,6 +204,14 @@ impl Bounds {
         let seconds = self.time.as_secs_f64();
         UnusablePlugin::Compiler(format!("it takes longer than the {seconds} s of `plugins.compile_time_max`"))
     }
+
+    fn out_of_memory(self, end: &str) -> UnusablePlugin {
+        let bytes = self.memory_bytes;
+        let text = format!(
+            "it needs more memory than the {bytes} bytes of `plugins.compile_memory_max`, or crashes the compiler"
+        );
+        UnusablePlugin::Compiler(format!("{text} ({end})"))
+    }
 }
 
 /// Compiles here and now.

@@ -131,6 +131,8 @@ pub enum UnusablePlugin {
     Manifest(String),
     #[error("does not compile: {0}")]
     Invalid(String),
+    #[error("does not compile: the compiler failed on it")]
+    Crashed,
     #[error("cannot be compiled within the limits: {0}")]
     Compiler(String),
     #[error(
@@ -155,7 +157,7 @@ pub enum UnusablePlugin {
 
 impl UnusablePlugin {
     pub(super) fn crashed() -> Self {
-        Self::Invalid("the compiler failed on it".to_owned())
+        Self::Crashed
     }
 }
 

@@ -56,7 +56,10 @@ pub(super) fn compile(
         return Ok(Compiled::decode(body).ok_or_else(UnusablePlugin::crashed));
     }
     if let Some(problem) = answer.strip_prefix(BAD) {
-        return Ok(Err(serde_json::from_slice(problem).unwrap_or_else(|_| UnusablePlugin::crashed())));
+        let problem = serde_json::from_slice(problem).unwrap_or(UnusablePlugin::Crashed);
+        // Without memory some parts of the compiler panic, others end the process.
+        let is_crash = matches!(problem, UnusablePlugin::Crashed);
+        return Ok(Err(if is_crash { bounds.out_of_memory("a panic") } else { problem }));
     }
     if answer == OTHER {
         return Err(format!("{} has another engine than this process", program.display()));
@@ -92,10 +95,7 @@ fn died(status: ExitStatus, bounds: Bounds) -> Result<UnusablePlugin, String> {
     const CPU_TIME: i32 = 24;
     match status.signal() {
         Some(CPU_TIME) => Ok(bounds.out_of_time()),
-        Some(signal) => Ok(UnusablePlugin::Compiler(format!(
-            "it needs more memory than the {} bytes of `plugins.compile_memory_max`, or crashes the compiler (signal {signal})",
-            bounds.memory_bytes
-        ))),
+        Some(signal) => Ok(bounds.out_of_memory(&format!("signal {signal}"))),
         None => Err(format!("its process ended early ({status})")),
     }
 }
