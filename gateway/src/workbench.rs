@@ -4,6 +4,7 @@
 //!
 //! What is printed (`cli`), and how plugins are loaded and run (`plugin`): the workbench uses the same host as a node.
 
+pub mod changes;
 pub mod compare;
 pub mod costs;
 pub mod desk;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use harness::environment::{self, say};
 use harness::gateway::run;
-use harness::{Client, TestGateway, program, wait_until};
+use harness::{Client, Route, TestGateway, program, wait_until};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -295,6 +295,56 @@ fn costs_are_measured_and_instructions_are_the_same_each_time() {
         assert_eq!(first[cost], second[cost], "{cost}");
     }
     assert!(done(folder.path(), &["bench", "tiny", "--calls", "10"]).contains("at most 64MiB"));
+}
+
+#[test]
+fn what_is_saved_serves_once_it_passes_its_vectors() {
+    let folder = built();
+    let mut route = Route::default();
+    route.plugins.push("tiny".to_owned());
+    let plugin = fs::read(folder.path().join("tiny/tiny.wasm")).unwrap();
+    let gateway = TestGateway::with().dev().route(route).plugin("tiny", plugin).start();
+    let into = gateway.folder().join("plugins.d");
+    let told = folder.path().join("told");
+    let child = program::command()
+        .args(["plugin", "watch", "tiny", "--into", into.to_str().unwrap()])
+        .args(["--url", &format!("http://{}", gateway.admin_address())])
+        .current_dir(folder.path())
+        .stdin(Stdio::null())
+        .stdout(fs::File::create(&told).unwrap())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let _watch = Ended(child);
+    let wait_for = |text: &str, times: usize| {
+        wait_until(text, LIMIT, || {
+            let told = fs::read_to_string(&told).unwrap();
+            if told.matches(text).count() >= times { Ok(()) } else { Err(told) }
+        });
+    };
+    let status = || gateway.settled(&gateway.post_order(&harness::order()).id)["status"].clone();
+    wait_for("tiny serves, sha256:", 1);
+    wait_for("waiting for the next save", 1);
+    assert_eq!(status(), "VALIDATED");
+
+    let wat = folder.path().join("tiny/plugin.wat");
+    let text = fs::read_to_string(&wat).unwrap();
+    let strict =
+        text.replace("(global $order_bytes_max i32 (i32.const 10000))", "(global $order_bytes_max i32 (i32.const 20))");
+    assert_ne!(text, strict);
+    fs::write(&wat, strict).unwrap();
+    wait_for("what served goes on serving", 1);
+    assert_eq!(status(), "VALIDATED");
+
+    let vector = r#"{"name":"small ones only","order":{"a":"12345678901234567890"},"expect":{"verdict":"reject"}}"#;
+    fs::write(folder.path().join("tiny/vectors.ndjson"), vector).unwrap();
+    wait_for("tiny serves, sha256:", 2);
+    assert_eq!(status(), "REJECTED");
+
+    fs::write(&wat, "(module (broken").unwrap();
+    wait_for("no WebAssembly", 1);
+    wait_for("waiting for the next save", 4);
+    assert_eq!(status(), "REJECTED");
 }
 
 /// The commands in the README's section about plugins of one's own, in their sequence.

@@ -8,6 +8,7 @@ mod judge;
 mod new;
 mod operate;
 mod vectors;
+mod watch;
 
 use std::path::Path;
 use std::process::ExitCode;

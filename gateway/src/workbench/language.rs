@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, bail};
@@ -104,17 +104,34 @@ pub fn native_tests(project: &Project) -> anyhow::Result<NativeTests> {
 }
 
 impl Language {
-    /// Runs the build script as it lies in the repository, so that it finds the SDK beside it where the project has none.
+    /// Runs the build script. A project with an SDK of its own uses that; one that lies in the folder of the language's SDK is built
+    /// with what stands there, which its sources refer to; any other with the SDK of this program.
     fn run(&self, work: &Path, arguments: &[&std::ffi::OsStr], folder: &Path) -> anyhow::Result<ExitStatus> {
+        let has_own = folder.join("sdk").is_dir();
+        if let Some(script) = self.script_around(folder).filter(|_| !has_own) {
+            let mut bash = Command::new("bash");
+            bash.arg(&script).args(arguments);
+            return finish(bash, folder);
+        }
         let home = work.join("plugin-sdk").join(self.name);
         let script = home.join("build");
         let unpacked = fs::create_dir_all(&home)
             .and_then(|()| fs::write(&script, self.script))
-            .and_then(|()| if folder.join("sdk").is_dir() { Ok(()) } else { write_all(&home.join("sdk"), self.sdk) });
+            .and_then(|()| if has_own { Ok(()) } else { write_all(&home.join("sdk"), self.sdk) });
         unpacked.with_context(|| format!("unpack the SDK into {}", home.display()))?;
         let mut bash = Command::new("bash");
         bash.arg(&script).args(arguments);
         finish(bash, folder)
+    }
+}
+
+impl Language {
+    /// The build script of the SDK that a folder lies in.
+    fn script_around(&self, folder: &Path) -> Option<PathBuf> {
+        let is_sdk =
+            |home: &&Path| home.ends_with(self.name) && home.join("template").join(super::project::FILE).is_file();
+        let script = folder.ancestors().skip(1).find(is_sdk)?.join("build");
+        script.is_file().then_some(script)
     }
 }
 

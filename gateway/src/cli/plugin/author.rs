@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::{bench, build, check, judge, new, vectors};
+use super::{bench, build, check, judge, new, vectors, watch};
 
 #[derive(Debug, Subcommand)]
 pub enum AuthorCommand {
@@ -21,6 +21,8 @@ pub enum AuthorCommand {
     Bench(bench::BenchArgs),
     /// Judge the orders of a file, without a gateway.
     Run(judge::RunArgs),
+    /// At each save: build a project, run its vectors, and give it to a running node.
+    Watch(watch::WatchArgs),
 }
 
 pub(super) fn run(command: AuthorCommand, config: Option<&Path>) -> anyhow::Result<ExitCode> {
@@ -31,5 +33,6 @@ pub(super) fn run(command: AuthorCommand, config: Option<&Path>) -> anyhow::Resu
         AuthorCommand::Test(args) => vectors::run(&args, config),
         AuthorCommand::Bench(args) => bench::run(&args, config),
         AuthorCommand::Run(args) => judge::run(&args, config),
+        AuthorCommand::Watch(args) => watch::run(args, config),
     }
 }

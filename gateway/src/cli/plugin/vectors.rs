@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::workbench::desk::Desk;
 use crate::workbench::language::{self, NativeTests};
 use crate::workbench::project::{Project, VECTORS};
+use crate::workbench::vectors::Miss;
 use crate::workbench::{material, vectors};
 
 /// Vectors are lines of `vectors.ndjson`, each an order with the verdict expected for it:
@@ -46,12 +47,7 @@ pub(super) fn run(args: &TestArgs, config: Option<&Path>) -> anyhow::Result<Exit
     let desk = Desk::open(config.plugins)?;
     let misses = vectors::run(&desk, &source, &vectors)?;
     let mut stdout = io::stdout().lock();
-    for miss in &misses {
-        writeln!(stdout, "FAILED line {}: {}", miss.line, miss.name)?;
-        for line in miss.findings.iter().flat_map(|finding| finding.lines()) {
-            writeln!(stdout, "  {line}")?;
-        }
-    }
+    tell(&mut stdout, &misses, vectors.len())?;
     let native = if args.no_native { None } else { Some(language::native_tests(&project)?) };
     let natively = match native {
         None => "natively: left out",
@@ -59,14 +55,18 @@ pub(super) fn run(args: &TestArgs, config: Option<&Path>) -> anyhow::Result<Exit
         Some(NativeTests::Failed) => "natively: FAILED",
         Some(NativeTests::NotOffered) => "natively: this language has no tests of its own",
     };
-    writeln!(
-        stdout,
-        "{} vectors in WebAssembly: {} passed, {} failed",
-        vectors.len(),
-        vectors.len() - misses.len(),
-        misses.len()
-    )?;
     writeln!(stdout, "{natively}")?;
     let has_passed = misses.is_empty() && native != Some(NativeTests::Failed);
     Ok(if has_passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Says which vectors missed, and how many of how many.
+pub(super) fn tell(out: &mut impl Write, misses: &[Miss], count: usize) -> io::Result<()> {
+    for miss in misses {
+        writeln!(out, "FAILED line {}: {}", miss.line, miss.name)?;
+        for line in miss.findings.iter().flat_map(|finding| finding.lines()) {
+            writeln!(out, "  {line}")?;
+        }
+    }
+    writeln!(out, "{count} vectors in WebAssembly: {} passed, {} failed", count - misses.len(), misses.len())
 }
