@@ -60,7 +60,7 @@ fn kills_at_random_moments_lose_and_repeat_nothing() {
         .set("kafka.consumer", "{ \"session.timeout.ms\" = \"6000\", \"heartbeat.interval.ms\" = \"1000\" }")
         // On a quick machine a record is acknowledged within a few milliseconds of its decision, and hardly a kill would
         // come between.
-        .set("kafka.producer", "{ \"linger.ms\" = \"200\" }")
+        .set("kafka.producer", "{ \"linger.ms\" = \"60\" }")
         .announce("")
         .start();
 

@@ -199,6 +199,10 @@ fn read_entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     })
 }
 
+/// Held orders of one key that one read brings. Those behind one that has to wait on are judged in vain, and a long queue of one
+/// key must leave room for the others.
+const KEY_ORDERS_MAX: i64 = 64;
+
 /// Orders due at `now`, of each route the longest overdue first, each with those behind it, in the order of their key.
 pub(super) fn due(
     conn: &Connection,
@@ -227,7 +231,7 @@ pub(super) fn due(
         let mut left = count;
         for (slot, order_key, place) in heads {
             let rows = followers.query_map(
-                params![slot, route, order_key, place, EntryKind::Order.as_str(), left],
+                params![slot, route, order_key, place, EntryKind::Order.as_str(), left.min(KEY_ORDERS_MAX)],
                 |row| {
                     Ok(HeldOrder {
                         entry: read_entry(row)?,

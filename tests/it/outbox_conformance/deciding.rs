@@ -223,6 +223,18 @@ conformance! {
         assert_eq!(world.kinds(id).await, ["accepted", "revised"]);
     }
 
+    async fn a_long_queue_of_one_key_leaves_room_for_the_others(world) {
+        let long = world.accept("long").await;
+        for _ in 0..70 {
+            world.accept("long").await;
+        }
+        let short = world.accept("short").await;
+        world.decide(|entry| if [long, short].contains(&entry.order_id) { world.hold() } else { behind(entry) }).await;
+        world.later(MINUTE);
+        let due = world.outbox.due(vec![(ORDERS.into(), 70)], ALL.bytes).await.unwrap();
+        assert!(due.iter().any(|held| held.entry.order_id == short), "{} orders, all of the long queue", due.len());
+    }
+
     async fn due_orders_come_in_portions_and_never_past_a_gap(world) {
         let mut ids = Vec::new();
         for _ in 0..6 {
