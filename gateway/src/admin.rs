@@ -1,11 +1,22 @@
 //! What the operator sees and does: dead letters and counts. Plugins are in `catalog`.
+//!
+//! What the operator does to a dead letter is idempotent: it is done once, and asked for again it is no longer dead. So
+//! that a task over many can be broken off and begun again, it goes in steps over what died before it began.
 
-use crate::clock::Clock;
-use crate::dead::{DeadKind, DeadLetter};
+use futures_util::future::join_all;
+
+use crate::clock::{Clock, Timestamp};
+use crate::crash::{self, Point};
+use crate::dead::{DeadEdit, DeadFilter, DeadKind, DeadLetter};
 use crate::outbox::{DeadResult, Outbox, OutboxError};
+use crate::reply::{Place, RawReply};
+use crate::subscriber::reply;
 
-/// What a redrive or discard came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Letters of one step of a task over many.
+pub const STEP_MAX: usize = 100;
+
+/// What an act on a dead letter came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeadAnswer {
     /// It will be done, durably.
     Accepted,
@@ -13,8 +24,14 @@ pub enum DeadAnswer {
     NotDead,
     /// There is no such dead letter.
     Unknown,
-    /// A reply that is none cannot be taken in again: discard it.
-    NotRedrivable,
+    /// What came on a reply topic still is no reply, and why: edit or discard it.
+    NotAReply(String),
+    /// An edit must keep the order key.
+    OrderKeyChanged,
+    /// Services have records of the order already: it can only go on as it is, or be given up.
+    HasRecord,
+    /// The edit is for another kind of dead letter.
+    WrongKind,
 }
 
 impl From<DeadResult> for DeadAnswer {
@@ -23,9 +40,32 @@ impl From<DeadResult> for DeadAnswer {
             DeadResult::Accepted => Self::Accepted,
             DeadResult::NotDead => Self::NotDead,
             DeadResult::Unknown => Self::Unknown,
-            DeadResult::NotRedrivable => Self::NotRedrivable,
+            DeadResult::OrderKeyChanged => Self::OrderKeyChanged,
+            DeadResult::HasRecord => Self::HasRecord,
+            DeadResult::WrongKind => Self::WrongKind,
         }
     }
+}
+
+/// What is done to many dead letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeadAct {
+    Redrive,
+    Discard,
+}
+
+/// What one step over many came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadStep {
+    pub accepted: usize,
+    /// Dead no more as their turn came.
+    pub not_dead: usize,
+    /// Those that cannot be redriven as they are.
+    pub refused: Vec<i64>,
+    /// Where the next step goes on; absent: it was the last.
+    pub next: Option<i64>,
+    /// What died later is not part of the task.
+    pub before: Timestamp,
 }
 
 /// Why the operator got no answer.
@@ -63,18 +103,13 @@ impl Admin {
         Self { outbox, clock }
     }
 
-    /// Dead letters, oldest first, above `after`.
+    /// Dead letters, oldest first.
     ///
     /// # Errors
     ///
     /// The database does not answer.
-    pub async fn dead(
-        &self,
-        kind: Option<DeadKind>,
-        after: Option<i64>,
-        limit: usize,
-    ) -> Result<Vec<DeadLetter>, AdminError> {
-        Ok(self.outbox.dead(kind, after.unwrap_or(0), limit).await?)
+    pub async fn dead(&self, filter: DeadFilter) -> Result<Vec<DeadLetter>, AdminError> {
+        Ok(self.outbox.dead(filter).await?)
     }
 
     /// One dead letter with its payload.
@@ -86,22 +121,89 @@ impl Admin {
         Ok(self.outbox.dead_letter(id).await?)
     }
 
-    /// Puts a dead order back at the end of its key. Idempotent.
+    /// Puts a dead letter back, in the name of `by`: an order at the end of its key, a reply into the inbox of its order.
     ///
     /// # Errors
     ///
     /// The database does not answer.
-    pub async fn redrive(&self, id: i64) -> Result<DeadAnswer, AdminError> {
-        Ok(self.outbox.redrive(id).await?.into())
+    pub async fn redrive(&self, id: i64, by: &str) -> Result<DeadAnswer, AdminError> {
+        match self.outbox.dead_letter(id).await? {
+            Some(letter) if letter.kind == DeadKind::Reply => self.redrive_reply(letter, by).await,
+            // Also what is not there: whether it ever was is seen in the transaction.
+            _ => self.redrive_order(id, by).await,
+        }
     }
 
-    /// Gives a dead letter up: its order ends CANCELLED. Idempotent.
+    async fn redrive_order(&self, id: i64, by: &str) -> Result<DeadAnswer, AdminError> {
+        let result = self.outbox.redrive(id, by.to_owned()).await?;
+        crash::at(Point::Redriven);
+        Ok(result.into())
+    }
+
+    async fn redrive_reply(&self, letter: DeadLetter, by: &str) -> Result<DeadAnswer, AdminError> {
+        let id = letter.id;
+        match reply::parse(raw_reply(letter)) {
+            Ok(reply) => Ok(self.outbox.redrive_reply(id, reply, by.to_owned()).await?.into()),
+            Err(poison) => Ok(DeadAnswer::NotAReply(poison.reason)),
+        }
+    }
+
+    /// Gives a dead letter up, in the name of `by`: its order ends CANCELLED.
     ///
     /// # Errors
     ///
     /// The database does not answer.
-    pub async fn discard(&self, id: i64) -> Result<DeadAnswer, AdminError> {
-        Ok(self.outbox.discard(id).await?.into())
+    pub async fn discard(&self, id: i64, by: &str) -> Result<DeadAnswer, AdminError> {
+        let result = self.outbox.discard(id, by.to_owned()).await?;
+        crash::at(Point::Redriven);
+        Ok(result.into())
+    }
+
+    /// Replaces what died, in the name of `by`; it stays dead until it is redriven.
+    ///
+    /// # Errors
+    ///
+    /// The database does not answer.
+    pub async fn edit(&self, letter: &DeadLetter, edit: DeadEdit, by: &str) -> Result<DeadAnswer, AdminError> {
+        if let DeadEdit::Reply { headers, payload } = &edit {
+            let edited = DeadLetter { headers: headers.clone(), payload: payload.clone(), ..letter.clone() };
+            if let Err(poison) = reply::parse(raw_reply(edited)) {
+                return Ok(DeadAnswer::NotAReply(poison.reason));
+            }
+        }
+        Ok(self.outbox.edit_dead(letter.id, edit, by.to_owned()).await?.into())
+    }
+
+    /// One step over many: does it to the next ones that the filter has, at most [`STEP_MAX`].
+    ///
+    /// # Errors
+    ///
+    /// The database does not answer; what was done so far is done.
+    pub async fn act_on_many(&self, act: DeadAct, filter: DeadFilter, by: &str) -> Result<DeadStep, AdminError> {
+        let before = filter.before.unwrap_or_else(|| self.clock.now());
+        let limit = filter.limit.min(STEP_MAX);
+        let letters = self.dead(DeadFilter { before: Some(before), limit, ..filter }).await?;
+        let next = letters.last().map(|letter| letter.id).filter(|_| letters.len() == limit);
+        let ids: Vec<i64> = letters.iter().map(|letter| letter.id).collect();
+        // Together, so that they share a commit.
+        let answers = join_all(letters.into_iter().map(async |letter| match act {
+            DeadAct::Redrive if letter.kind == DeadKind::Reply => self.redrive_reply(letter, by).await,
+            DeadAct::Redrive => self.redrive_order(letter.id, by).await,
+            DeadAct::Discard => self.discard(letter.id, by).await,
+        }))
+        .await;
+        let mut step = DeadStep { accepted: 0, not_dead: 0, refused: Vec::new(), next, before };
+        for (id, answer) in ids.into_iter().zip(answers) {
+            match answer? {
+                DeadAnswer::Accepted => step.accepted += 1,
+                DeadAnswer::NotDead | DeadAnswer::Unknown => step.not_dead += 1,
+                DeadAnswer::NotAReply(_)
+                | DeadAnswer::OrderKeyChanged
+                | DeadAnswer::HasRecord
+                | DeadAnswer::WrongKind => step.refused.push(id),
+            }
+        }
+        Ok(step)
     }
 
     /// Counts and ages.
@@ -121,4 +223,11 @@ impl Admin {
             dead: dead.into_iter().map(|(kind, count)| (kind.as_str().to_owned(), count)).collect(),
         })
     }
+}
+
+/// A dead letter as the record of a reply topic that it is. It counts as sent when it was first taken in.
+fn raw_reply(letter: DeadLetter) -> RawReply {
+    let DeadLetter { since, place, headers, payload, .. } = letter;
+    let nowhere = Place { topic: String::new(), partition: 0, offset: 0 };
+    RawReply { place: place.unwrap_or(nowhere), timestamp: since, key: None, headers, value: Some(payload) }
 }

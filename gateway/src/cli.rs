@@ -7,6 +7,7 @@
 mod client;
 mod dead;
 pub mod dev;
+mod doctor;
 mod orders;
 mod plugin;
 mod show;
@@ -19,7 +20,8 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::config::{Config, hot};
+use crate::config::{Config, ConfigErrors, Problem, hot};
+use crate::plugin::{TableError, Tables};
 
 /// Sluice, an event gateway: orders in over REST, through WebAssembly plugins, out on Kafka, nothing lost.
 #[derive(Debug, Parser)]
@@ -66,6 +68,8 @@ pub enum Command {
         #[arg(long)]
         engine: u64,
     },
+    /// Look at everything a node needs (database, broker, topics, clocks, disk, plugins): what is wrong, whose fault it is, what to do.
+    Doctor(doctor::DoctorArgs),
     /// Print completions for a shell.
     Completions { shell: clap_complete::Shell },
 }
@@ -97,6 +101,8 @@ pub fn run(command: Command, config: Option<&Path>) -> anyhow::Result<ExitCode> 
         Command::Dev { .. } | Command::Run => anyhow::bail!("this command starts a gateway"),
         Command::Validate => {
             let config = Config::load(config)?;
+            Tables::load(&config.plugins)
+                .map_err(|errors| ConfigErrors { problems: errors.iter().map(table).collect() })?;
             let (routes, url) = (config.route.len(), &config.redacted().database.url);
             writeln!(io::stdout(), "the configuration is valid: {routes} route(s), {url}")?;
             if let Err(errors) = config.check_for_run() {
@@ -111,6 +117,7 @@ pub fn run(command: Command, config: Option<&Path>) -> anyhow::Result<ExitCode> 
         }
         Command::Orders(command) => return orders::run(command, config),
         Command::Dead(command) => return dead::run(command, config),
+        Command::Doctor(args) => return doctor::run(&args, config),
         Command::Plugin(command) => return plugin::run(command, config),
         Command::CompilePlugin { memory_bytes, seconds, engine } => {
             crate::plugin::compile_for_parent(memory_bytes, seconds, engine)?;
@@ -122,6 +129,12 @@ pub fn run(command: Command, config: Option<&Path>) -> anyhow::Result<ExitCode> 
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A table that cannot be read, as a problem of its key.
+fn table(error: &TableError) -> Problem {
+    let TableError { name, path, reason } = error;
+    Problem::new(format!("plugins.tables.{name}"), format!("{}: {reason}", path.display()))
 }
 
 /// The URL given, else that of the address in the configuration.

@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 pub use problem::{ConfigErrors, Origin, Problem};
 pub use units::{ByteSize, Span};
 
+use crate::order::projection::Projection;
+
 /// Every key, with the defaults of `config/gateway.toml`.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -23,6 +25,7 @@ pub struct Config {
     pub http: HttpConfig,
     pub admin: AdminConfig,
     pub database: DatabaseConfig,
+    pub node: NodeConfig,
     pub intake: IntakeConfig,
     pub relay: RelayConfig,
     pub plugins: PluginsConfig,
@@ -74,13 +77,26 @@ pub struct AdminConfig {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct DatabaseConfig {
-    /// `sqlite://PATH`; a password in it is never shown.
+    /// `sqlite://PATH` or `postgres://…`; a password in it is never shown.
     pub url: String,
     pub readers: usize,
     pub queue_max: usize,
     pub commit_items_max: usize,
     pub commit_bytes_max: ByteSize,
     pub cache_bytes: ByteSize,
+    pub connections: u32,
+    pub lanes: usize,
+    pub answer_timeout: Span,
+    pub prepared_statements: bool,
+    pub partition_transactions: u64,
+}
+
+/// How this node shares the work with others.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeConfig {
+    pub lease: Span,
+    pub drain: Span,
 }
 
 /// How many orders may wait.
@@ -101,6 +117,7 @@ pub struct RelayConfig {
     pub in_flight_records_max: usize,
     pub in_flight_bytes_max: ByteSize,
     pub patience: Span,
+    pub rest_max: Span,
     pub retry_first: Span,
     pub retry_max: Span,
     pub hold_max: Span,
@@ -232,7 +249,11 @@ pub struct KafkaConfig {
 pub struct RepliesConfig {
     pub grace: Span,
     pub batch_max: usize,
+    pub rest_max: Span,
     pub watch_interval: Span,
+    /// Name of this node among the members of the group; empty: another one at every start.
+    pub member: String,
+    pub session_timeout: Span,
 }
 
 /// How long finished things are kept.
@@ -287,19 +308,46 @@ pub struct DevConfig {
 #[serde(deny_unknown_fields)]
 pub struct RouteConfig {
     pub path: String,
-    pub topic: String,
+    /// Topic of the order's one record; absent where `records` lists several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic: Option<String>,
     /// JSON Pointer (RFC 6901) to the order key.
     #[serde(default)]
     pub key: String,
     #[serde(default)]
     pub plugins: Vec<String>,
-    /// CloudEvents `type` of the order's record.
+    /// CloudEvents `type` of the order's records.
     #[serde(default = "default_event_type", rename = "type")]
     pub event_type: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcomes: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replies: Option<RouteReplies>,
+    /// The records of an order, where it has several; they go out in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub records: Vec<RecordConfig>,
+}
+
+impl RouteConfig {
+    /// The topics of the order's records.
+    pub fn topics(&self) -> impl Iterator<Item = &str> {
+        self.topic.iter().chain(self.records.iter().map(|record| &record.topic)).map(String::as_str)
+    }
+}
+
+/// One of several records of an order.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordConfig {
+    /// Tells it from the others of the order, also in its `ce_id`.
+    pub name: String,
+    pub topic: String,
+    /// CloudEvents `type`; absent: that of the route.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub event_type: Option<String>,
+    /// Which members of the order it has; absent: the whole order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fields: Option<Projection>,
 }
 
 /// Which replies make the verdict.

@@ -1,5 +1,7 @@
 //! The vocabulary of dead letters: what waits for the operator, and why.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::clock::Timestamp;
@@ -38,6 +40,38 @@ impl DeadKind {
     }
 }
 
+/// Which dead letters, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadFilter {
+    pub kind: Option<DeadKind>,
+    pub reason: Option<String>,
+    /// Path of the order's route; replies have none.
+    pub route: Option<String>,
+    /// Died at this moment or later.
+    pub since: Option<Timestamp>,
+    /// Died before this moment.
+    pub before: Option<Timestamp>,
+    /// Those behind this one.
+    pub after: i64,
+    pub limit: usize,
+}
+
+impl Default for DeadFilter {
+    /// The oldest hundred of all.
+    fn default() -> Self {
+        Self { kind: None, reason: None, route: None, since: None, before: None, after: 0, limit: 100 }
+    }
+}
+
+/// What takes the place of what died.
+#[derive(Debug, Clone)]
+pub enum DeadEdit {
+    /// Another body of the order; its order key must be what it was.
+    Order { body: Bytes, order_key: Arc<str> },
+    /// Another record of the reply topic.
+    Reply { headers: Vec<(String, Bytes)>, payload: Bytes },
+}
+
 /// Something that goes no further until the operator redrives or discards it.
 #[derive(Debug, Clone)]
 pub struct DeadLetter {
@@ -53,6 +87,8 @@ pub struct DeadLetter {
     pub detail: String,
     pub since: Timestamp,
     pub attempts: u32,
+    /// How often the operator put the order back before.
+    pub redrives: u32,
     /// `name@digest` of the plugins that had judged it, by comma.
     pub plugins: String,
     /// Where a reply stood.

@@ -90,9 +90,17 @@ impl DevBroker {
         &self.brokers
     }
 
-    /// Sets what suits this broker where the configuration does not say otherwise.
+    /// Sets what suits this broker where the configuration does not say otherwise. How to come in at the broker of
+    /// production is left out: this one asks nobody who they are.
     pub fn adapt(&self, kafka: &mut KafkaConfig) {
         kafka.brokers.clone_from(&self.brokers);
+        let is_access = |name: &str| {
+            ["security.", "ssl.", "sasl."].iter().any(|prefix| name.starts_with(prefix))
+                || name == "enable.ssl.certificate.verification"
+        };
+        for settings in [&mut kafka.properties, &mut kafka.producer, &mut kafka.consumer] {
+            settings.retain(|name, _| !is_access(name));
+        }
         kafka.consumer.entry("fetch.wait.max.ms".to_owned()).or_insert_with(|| FETCH_WAIT_MS.to_owned());
     }
 
@@ -112,13 +120,21 @@ impl DevBroker {
     pub(crate) fn cluster(&self) -> rdkafka::mocking::MockCluster<'_, impl ClientContext> {
         self.host.client().mock_cluster().unwrap()
     }
+
+    /// The next producer that asks for leave to send fails for good.
+    #[cfg(test)]
+    pub(crate) fn refuse_a_producer(&self) {
+        use rdkafka::types::{RDKafkaApiKey::InitProducerId, RDKafkaRespErr};
+        let denied = RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
+        self.cluster().request_errors(InitProducerId, &[denied]);
+    }
 }
 
 /// Every topic of the routes, each once.
 fn topics(routes: &[RouteConfig]) -> Vec<&str> {
     let mut topics: Vec<&str> = Vec::new();
     for route in routes {
-        topics.push(&route.topic);
+        topics.extend(route.topics());
         topics.extend(route.outcomes.as_deref());
         topics.extend(route.replies.as_ref().map(|replies| replies.topic.as_str()));
     }

@@ -7,9 +7,11 @@
 //! - **Writing is atomic**: at every moment, also of a crash, a path has the old bytes or the new ones.
 
 mod read;
+mod room;
 mod watch;
 mod write;
 
 pub use read::{ReadFault, digest, read};
-pub use watch::Watch;
+pub use room::free_bytes;
+pub use watch::{Watch, Watched};
 pub use write::{own, remove, write};

@@ -105,7 +105,7 @@ impl Gateway {
 
         let (plugins, opened) = parts::plugins(&config, path, &clock, &metrics, &readiness).await?;
         let rules = parts::rules(&config);
-        let outbox = Outbox::open(&config.database, rules, clock.clone(), Arc::clone(&metrics))?;
+        let outbox = Outbox::open(&config.database, rules, clock.clone(), Arc::clone(&metrics)).await?;
         let broker = match mode {
             Mode::Dev => Some(dev::start(&config, &services)?),
             Mode::Run => None,
@@ -125,11 +125,12 @@ impl Gateway {
         parts::spawn_upkeep(&config, &outbox, &clock, &metrics, &carrying);
 
         let routes: Arc<[_]> = config.route.clone().into();
+        let limits = Arc::new(config.http.clone());
         let public = PublicState {
             intake: flows.intake,
             status: flows.status.clone(),
             routes: Arc::clone(&routes),
-            http: Arc::new(config.http.clone()),
+            http: Arc::clone(&limits),
             metrics: Arc::clone(&metrics),
             clock: clock.clone(),
             stop: listening.stop_token(),
@@ -144,6 +145,7 @@ impl Gateway {
             metrics: Arc::clone(&metrics),
             readiness: Arc::clone(&readiness),
             routes,
+            http: limits,
             address: admin_address,
             public_address: address,
             stop: administration.stop_token(),

@@ -177,6 +177,7 @@ pub fn public_router(state: PublicState) -> Result<Router, InvalidPointer> {
 /// Answers one request, whatever the handler does, and counts it.
 async fn serve(edge: Arc<Edge>, place: Place, meter: Arc<Meter>, request: Request) -> Response {
     let begun = Instant::now();
+    let open = meter.open();
     let method = request.method().clone();
     let handoff = match place {
         Place::Events | Place::EventsOfMany => request.extensions().get::<Handoff>().cloned(),
@@ -188,6 +189,8 @@ async fn serve(edge: Arc<Edge>, place: Place, meter: Arc<Meter>, request: Reques
         (Ok(Ok(Answer::Response(response))), _) => response,
         (Ok(Ok(Answer::Stream(stream))), Some(handoff)) => {
             meter.count(&method, http::StatusCode::OK, begun);
+            // From here on it counts as a stream.
+            drop(open);
             handoff.give(stream);
             std::future::pending().await
         }

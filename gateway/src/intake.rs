@@ -14,6 +14,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use crate::config::IntakeConfig;
+use crate::crash::{self, Point};
 use crate::entry::EntryKind;
 use crate::order::{OrderId, Slot};
 use crate::outbox::{Kept, KeyHash, NewCommand, NewOrder, Outbox, OutboxError};
@@ -126,13 +127,26 @@ impl Intake {
     pub async fn accept(&self, request: Request) -> Result<Accepted, AcceptError> {
         let result = match self.room(1) {
             Ok(()) => match self.outbox.accept(new_order(request)).await {
-                Ok(kept) => accepted(kept),
+                Ok(kept) => {
+                    crash::at(Point::Accepted);
+                    accepted(kept)
+                }
                 Err(error) => Err(self.refused(&error)),
             },
             Err(full) => Err(full),
         };
-        self.count(&result);
+        self.count(kind_of(&result));
         result
+    }
+
+    /// Whether there is room for an order at all, asked before its body is read: a refusal must cost little when there are
+    /// many.
+    ///
+    /// # Errors
+    ///
+    /// The backlog is full.
+    pub fn admit(&self) -> Result<(), AcceptError> {
+        self.room(1).inspect_err(|_| self.count("refused"))
     }
 
     /// Accepts many orders, each on its own; the results stand in the order of the requests.
@@ -145,7 +159,7 @@ impl Intake {
             },
             Err(full) => vec![Err(full); count],
         };
-        results.iter().for_each(|result| self.count(result));
+        results.iter().for_each(|result| self.count(kind_of(result)));
         results
     }
 
@@ -196,20 +210,25 @@ impl Intake {
         let retry_after = self.limits.retry_after.0;
         match error {
             OutboxError::QueueFull => AcceptError::Busy { retry_after },
-            OutboxError::DiskFull | OutboxError::Unavailable | OutboxError::Sqlite(_) | OutboxError::Refused(_) => {
-                AcceptError::Storage { retry_after }
-            }
+            OutboxError::DiskFull
+            | OutboxError::Unavailable
+            | OutboxError::Away
+            | OutboxError::Sqlite(_)
+            | OutboxError::Refused(_) => AcceptError::Storage { retry_after },
         }
     }
 
-    fn count(&self, result: &Result<Accepted, AcceptError>) {
-        let kind = match result {
-            Ok(Accepted { is_replay: false, .. }) => "accepted",
-            Ok(Accepted { is_replay: true, .. }) => "replayed",
-            Err(AcceptError::KeyReused) => "key-reused",
-            Err(_) => "refused",
-        };
+    fn count(&self, kind: &'static str) {
         self.metrics.intake_orders.get_or_create(&KindLabel { kind }).inc();
+    }
+}
+
+fn kind_of(result: &Result<Accepted, AcceptError>) -> &'static str {
+    match result {
+        Ok(Accepted { is_replay: false, .. }) => "accepted",
+        Ok(Accepted { is_replay: true, .. }) => "replayed",
+        Err(AcceptError::KeyReused) => "key-reused",
+        Err(_) => "refused",
     }
 }
 

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::clock::Clock;
 use crate::config::RetentionConfig;
+use crate::crash::{self, Point};
 use crate::order::OrderId;
 use crate::outbox::{Cutoffs, Outbox, OutboxError, Removed};
+use crate::telemetry::Metrics;
 use crate::telemetry::metrics::TableLabel;
-use crate::telemetry::{Metrics, chain};
 
 /// Removes what is finished and old.
 #[derive(Debug)]
@@ -32,7 +33,7 @@ impl Janitor {
                     removed.has_more
                 }
                 Err(error) => {
-                    warn!(error = %chain(&error), "failed to remove old rows");
+                    error.warn("failed to remove old rows");
                     false
                 }
             };
@@ -59,6 +60,9 @@ impl Janitor {
             rows_max: self.limits.step_rows_max,
         };
         let removed = self.outbox.retain(cutoffs, orders_after).await?;
+        if removed.entries + removed.orders + removed.records > 0 {
+            crash::at(Point::Retained);
+        }
         for (table, rows) in [
             ("orders", removed.orders),
             ("history", removed.history),

@@ -18,9 +18,13 @@ pub mod retry;
 pub mod route;
 
 pub mod config;
+pub mod crash;
 pub mod lifecycle;
+pub mod ownership;
+pub mod pace;
 pub mod telemetry;
 
+pub mod broker;
 pub mod folder;
 pub mod outbox;
 pub mod plugin;
@@ -39,5 +43,6 @@ pub mod http;
 
 pub mod cli;
 pub mod dev;
+pub mod doctor;
 pub mod gateway;
 pub mod workbench;

@@ -50,6 +50,11 @@ fn serve(path: Option<&Path>, mode: Mode) -> anyhow::Result<ExitCode> {
         config.check_for_run()?;
     }
     telemetry::init(&config.telemetry, load::no_color())?;
+    #[cfg(feature = "crash-points")]
+    {
+        let (point, clock_file) = load::crash_point();
+        sluice::crash::arm(point.as_deref(), clock_file).map_err(anyhow::Error::msg)?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     let path = path.unwrap_or(Path::new(load::FILE_DEFAULT));
     runtime.block_on(gateway::run(config, path, mode))?;

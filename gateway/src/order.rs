@@ -4,6 +4,8 @@
 
 pub mod json;
 pub mod patch;
+pub mod projection;
+mod scan;
 pub mod status;
 pub mod timeline;
 pub mod view;

@@ -7,7 +7,8 @@
 //!
 //! - Per topic and partition, no later record of one generation is delivered once an earlier one failed: a producer that
 //!   failed a record takes no more ([`SendError::Broken`]) until [`Publisher::rebuild`].
-//! - Every record that `send` took gets exactly one [`Delivery`], also when its producer is destroyed.
+//! - Every record that `send` took gets exactly one [`Delivery`], at the latest when its producer is destroyed: one that
+//!   failed for good ([`Publisher::failure`]) may report some only then.
 //! - [`DeliveryFault::Refused`] is said only of a record that was refused alone. A refused batch is
 //!   [`DeliveryFault::Broken`] for each record in it, and the next generation is careful: it
 //!   takes one record at a time.
@@ -17,6 +18,7 @@
 //! Which record comes next and what follows from its report: `relay`.
 
 mod fault;
+mod link;
 mod settings;
 
 use std::sync::Arc;
@@ -32,13 +34,17 @@ use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, P
 use rdkafka::{ClientConfig, ClientContext};
 use serde::Deserialize;
 use tokio::sync::mpsc::UnboundedSender;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info};
 
 use crate::config::KafkaConfig;
 use crate::order::Slot;
 use crate::record::Record;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::KindLabel;
+
+use link::LinkState;
+
+pub use link::Link;
 
 /// How often [`Publisher::flush`] looks whether everything is reported.
 const FLUSH_LOOK_MS: u64 = 2;
@@ -48,7 +54,7 @@ pub struct Publisher {
     settings: ClientConfig,
     deliveries: UnboundedSender<Delivery>,
     meters: Meters,
-    link: Arc<AtomicBool>,
+    link: Arc<LinkState>,
     producer: ThreadedProducer<Reports>,
 }
 
@@ -122,7 +128,7 @@ impl Publisher {
     ) -> Result<Self, PublishError> {
         let settings = settings::producer(config, brokers)?;
         let meters = Meters::of(&metrics);
-        let link = Arc::new(AtomicBool::new(false));
+        let link = Arc::new(LinkState::new());
         let reports = Reports::new(1, false, deliveries.clone(), meters.clone(), link.clone());
         let producer = make(&settings, reports)?;
         Ok(Self { settings, deliveries, meters, link, producer })
@@ -170,6 +176,12 @@ impl Publisher {
         self.producer.client().context().generation
     }
 
+    /// Records taken and not yet reported.
+    #[must_use]
+    pub fn open_records(&self) -> usize {
+        self.producer.client().context().open.load(Ordering::Acquire)
+    }
+
     /// Whether this producer takes one record at a time ([`SendError::Full`] until its report) to find out which record
     /// of a batch was refused.
     ///
@@ -181,8 +193,24 @@ impl Publisher {
 
     /// Whether a broker can be talked to, as far as librdkafka knows.
     #[must_use]
-    pub fn is_broker_up(&self) -> bool {
-        self.link.load(Ordering::Relaxed)
+    pub fn link(&self) -> Link {
+        self.link.link()
+    }
+
+    /// Why this producer takes nothing more, where it failed for good.
+    ///
+    /// librdkafka empties its queues once when that happens; a record that was on its way into one of them stays there.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        self.producer.client().fatal_error().map(|(code, _)| fault::reason(code))
+    }
+
+    /// Why the cluster takes nothing at all from this producer, where it failed for good and the cluster is at fault:
+    /// another producer would fare no better.
+    #[must_use]
+    pub fn cluster_fault(&self) -> Option<String> {
+        let (code, _) = self.producer.client().fatal_error()?;
+        (fault::blame(code) == fault::Blame::Destination).then(|| fault::reason(code))
     }
 
     /// Purges and destroys the producer and makes a new one. What was in flight is reported as
@@ -268,7 +296,7 @@ struct Reports {
     is_closed: AtomicBool,
     /// A batch was refused and it is not known for which record.
     is_suspicious: AtomicBool,
-    is_broker_up: Arc<AtomicBool>,
+    link: Arc<LinkState>,
 }
 
 impl Reports {
@@ -277,22 +305,11 @@ impl Reports {
         is_careful: bool,
         deliveries: UnboundedSender<Delivery>,
         meters: Meters,
-        is_broker_up: Arc<AtomicBool>,
+        link: Arc<LinkState>,
     ) -> Self {
         let (is_closed, is_suspicious) = (AtomicBool::new(false), AtomicBool::new(false));
         let open = AtomicUsize::new(0);
-        Self { generation, is_careful, deliveries, meters, open, is_closed, is_suspicious, is_broker_up }
-    }
-
-    fn note_link(&self, is_up: bool, reason: &str) {
-        if self.is_broker_up.swap(is_up, Ordering::Relaxed) == is_up {
-            return;
-        }
-        if is_up {
-            info!("connected to Kafka");
-        } else {
-            warn!(reason, "Kafka is not reachable; records wait");
-        }
+        Self { generation, is_careful, deliveries, meters, open, is_closed, is_suspicious, link }
     }
 
     fn fault(&self, code: RDKafkaErrorCode) -> DeliveryFault {
@@ -351,18 +368,21 @@ impl ClientContext for Reports {
         // Idle connections may be closed: only an error says that the cluster is gone.
         let read: Result<Statistics, _> = serde_json::from_slice(statistics);
         if read.is_ok_and(|statistics| statistics.brokers.values().any(|broker| broker.state == "UP")) {
-            self.note_link(true, "");
+            self.link.is_up();
         }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::AllBrokersDown) => self.note_link(false, reason),
+            Some(RDKafkaErrorCode::AllBrokersDown) => self.link.is_down(reason),
             Some(RDKafkaErrorCode::Fatal) => {
                 self.is_closed.store(true, Ordering::Release);
                 error!(generation = self.generation, "the Kafka producer failed for good: {reason}");
             }
-            _ => debug!("Kafka producer: {error}: {reason}"),
+            code => {
+                debug!("Kafka producer: {error}: {reason}");
+                self.link.trouble(code.unwrap_or(RDKafkaErrorCode::Unknown), reason);
+            }
         }
     }
 }

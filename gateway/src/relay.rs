@@ -2,7 +2,8 @@
 //!
 //! Two loops. [`Decider`] reads entries, asks the plugins and commits what they say as records; [`Sender`] sends the
 //! records and commits what Kafka acknowledged. Between them stands the records log; the hand-over in memory only
-//! spares reads. Both go by `PROTOCOL` rules named at their places.
+//! spares reads. Both carry what the node owns at the time, which [`Tender`] sees to: it keeps the leases, takes slots
+//! and gives them back. All go by `PROTOCOL` rules named at their places.
 //!
 //! # Guarantees
 //!
@@ -21,22 +22,28 @@ mod judge;
 mod lane;
 mod publish;
 mod records;
+mod standing;
+mod stops;
+mod tender;
 
 use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 use crate::clock::Clock;
 use crate::config::{RelayConfig, RouteConfig};
+use crate::crash::{self, Point};
 use crate::lifecycle::{Condition, Readiness};
 use crate::order::Slot;
-use crate::outbox::{Outbox, OutboxError, Tenure};
+use crate::outbox::{Outbox, OutboxError};
+use crate::ownership::{Half, Moves, Ownership};
+use crate::pace::Pace;
 use crate::plugin::PluginHost;
 use crate::record::Record;
 use crate::retry::backoff;
@@ -44,9 +51,11 @@ use crate::telemetry::{Metrics, chain};
 
 use arrange::HeldKeys;
 use aside::Aside;
+use decide::Idle;
 
 pub use decide::Decider;
 pub use publish::Sender;
+pub use tender::Tender;
 
 /// The configured routes, by path.
 pub type Routes = Arc<HashMap<Arc<str>, RouteConfig>>;
@@ -116,55 +125,96 @@ impl Decider {
         hand_over: HandOver,
     ) -> Self {
         let (slots, held, aside) = (HashMap::new(), HeldKeys::default(), Aside::default());
-        Self { outbox, plugins, routes, limits, clock, metrics, hand_over, slots, held, aside, position: 0 }
+        let idle = Idle::default();
+        Self { outbox, plugins, routes, limits, clock, metrics, hand_over, slots, held, aside, idle }
     }
 
-    /// Runs passes until `stop`; a pass already begun is finished first.
-    pub async fn run(mut self, tenures: Vec<Tenure>, readiness: Arc<Readiness>, stop: CancellationToken) {
+    /// Runs passes over what is owned until `stop`; a pass already begun is finished first.
+    pub async fn run(mut self, ownership: Ownership, readiness: Arc<Readiness>, stop: CancellationToken) {
         let mut failures = 0;
-        let mut to_load = Some(tenures);
+        let mut changes = ownership.watch();
+        let mut pace = Pace::new(self.limits.rest_max.0);
         while !stop.is_cancelled() {
             let outbox = self.outbox.clone();
             // Registered before the read, so an entry that is committed in between wakes us.
             let mut committed = pin!(outbox.entry_committed());
             committed.as_mut().enable();
-            match self.load_and_pass(&mut to_load).await {
+            let begun = Instant::now();
+            match self.follow_and_pass(&ownership).await {
                 Ok(carried) => {
                     if failures > 0 {
                         readiness.set("relay", Condition::Ready);
                     }
                     failures = 0;
                     if carried > 0 {
+                        pace.worked(begun.elapsed(), carried >= self.limits.pass_entries_max, Instant::now());
+                        tokio::select! {
+                            () = stop.cancelled() => {}
+                            () = pace.rest() => {}
+                        }
+                        if committed.as_mut().now_or_never().is_some() {
+                            crash::at(Point::Woken);
+                        }
                         continue;
                     }
                 }
                 // An outage ends the pass, never the relay; what is committed is read anew.
                 Err(error) => {
-                    warn!(error = %chain(&error), "relay pass abandoned");
+                    error.warn("relay pass abandoned");
                     self.metrics.relay_abandoned.inc();
                     readiness.set("relay", Condition::Degraded(format!("passes fail: {}", chain(&error))));
                     tokio::time::sleep(backoff(PAUSE.0, PAUSE.1, failures, fastrand::f64())).await;
                     failures += 1;
-                    to_load = self.outbox.tenures().await.ok().or(to_load);
                     continue;
                 }
             }
             // Every arm may be dropped: none of them holds anything.
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = committed => {}
+                () = committed => crash::at(Point::Woken),
+                () = changes.changed() => {}
                 () = self.aside.finished(self.limits.patience.0), if !self.aside.is_idle() => {}
                 () = tokio::time::sleep(self.limits.poll_interval.0) => {}
             }
         }
+        ownership.end(Half::Decider);
     }
 
-    async fn load_and_pass(&mut self, to_load: &mut Option<Vec<Tenure>>) -> Result<usize, OutboxError> {
-        if let Some(tenures) = to_load.clone() {
-            self.load(tenures).await?;
-            *to_load = None;
+    async fn follow_and_pass(&mut self, ownership: &Ownership) -> Result<usize, OutboxError> {
+        self.follow(ownership).await?;
+        if !ownership.lives() {
+            return Ok(0);
         }
-        self.pass().await
+        let passed = self.pass().await;
+        if passed.is_err() {
+            // Its answer may be lost only, so nothing is tried again from memory (PROTOCOL D2).
+            let slots: Vec<Slot> = self.slots.keys().copied().collect();
+            slots.into_iter().for_each(|slot| self.forget(slot));
+        }
+        passed
+    }
+
+    /// Loads the slots that were gained, forgets those that were lost, and lets go of those that are to be given back:
+    /// between passes nothing of them is in flight, and what is judged aside is in the held table.
+    async fn follow(&mut self, ownership: &Ownership) -> Result<(), OutboxError> {
+        let carried = self.slots.iter().map(|(slot, state)| (*slot, state.epoch));
+        let Moves { gained, lost, leaving } = ownership.moves(Half::Decider, carried);
+        lost.into_iter().for_each(|slot| self.forget(slot));
+        for (slot, _) in leaving {
+            self.forget(slot);
+            ownership.let_go(Half::Decider, slot);
+        }
+        if gained.is_empty() {
+            return Ok(());
+        }
+        let mut tenures = self.outbox.tenures().await?;
+        tenures.retain(|tenure| gained.iter().any(|(slot, _)| *slot == tenure.slot));
+        for (slot, epoch) in gained {
+            if !tenures.iter().any(|tenure| tenure.slot == slot) {
+                ownership.disown(slot, epoch);
+            }
+        }
+        self.load(tenures).await
     }
 }
 

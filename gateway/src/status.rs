@@ -15,6 +15,9 @@ use crate::outbox::{ChangeListener, OrderFilter, Outbox, OutboxError, Versions};
 /// What clients are told to wait when the database does not answer.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
+/// Between two looks of whoever waits, while wake-ups come late.
+const LATE_POLL: Duration = Duration::from_secs(1);
+
 /// Why nothing could be read.
 #[derive(Debug, thiserror::Error)]
 #[error("the database does not answer")]
@@ -130,10 +133,19 @@ impl Status {
             if order.as_ref().is_none_or(|order| order.version != version || order.is_final) {
                 return Ok(order);
             }
-            if tokio::time::timeout_at(end, listener.changed()).await.is_err() {
-                return Ok(order);
+            let look_again = if self.outbox.wakes_are_late() { end.min(Instant::now() + LATE_POLL) } else { end };
+            let is_woken = tokio::time::timeout_at(look_again, listener.changed()).await.is_ok();
+            if !is_woken && look_again == end {
+                // A wake-up only wakes: what there is by now counts, whether it was told or not.
+                return self.read(route, id).await;
             }
         }
+    }
+
+    /// Whether wake-ups come late for now, so that whoever waits has to look by itself from time to time.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        self.outbox.wakes_are_late()
     }
 
     /// Orders, newest first.

@@ -5,36 +5,40 @@
 //! - Nothing is committed but by [`Subscriber::commit`], so what the database does not have comes again.
 //! - A position says that everything before it was handed out, in this batch or before; ends of partitions count, so
 //!   that markers of transactions and partitions without records are no gap.
+//! - The group never stands beyond what the database has: where it does, the database was restored, and the group is set
+//!   back ([`Subscriber::set_back`]) before it is joined.
 //! - No error ends the reading: a transient one is logged once and outlived, after a fatal one the consumer is replaced.
 //!
 //! # What is not here
 //!
 //! Whether a reply counts: `replies`. What a record must look like: [`reply`].
 
+mod offsets;
 pub mod reply;
 mod settings;
+mod trouble;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
-use rdkafka::consumer::{CommitMode, Consumer, ConsumerContext, StreamConsumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance, StreamConsumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 use tracing::{debug, error, info, warn};
 
 use crate::clock::Timestamp;
-use crate::config::KafkaConfig;
+use crate::config::{KafkaConfig, RepliesConfig};
 use crate::reply::{Place, PoisonReply, Position, RawReply, Reply};
 use crate::telemetry::Metrics;
 
-/// How long a question about where a partition begins may take.
-const START_LIMIT: Duration = Duration::from_secs(5);
+use trouble::Trouble;
+
 /// Pause before a consumer that failed for good is replaced.
 const REPLACE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -46,8 +50,8 @@ pub struct Subscriber {
     consumer: ArcSwap<StreamConsumer<Events>>,
     /// Partitions whose end was seen although nothing was read from them: where they start is still to be asked.
     unread: Mutex<BTreeSet<(String, i32)>>,
-    /// What was logged last, so that an outage is logged once.
-    last_error: Mutex<Option<RDKafkaErrorCode>>,
+    /// What keeps replies from being read, as it was logged last: so an outage is logged once.
+    trouble: Mutex<Option<Trouble>>,
 }
 
 /// What came in at once.
@@ -70,29 +74,65 @@ pub enum SubscribeError {
     Commit(#[source] KafkaError),
     #[error("Kafka did not say how far the reply topics reach")]
     Ends(#[source] KafkaError),
-    #[error("the question how far the reply topics reach was cut off")]
+    #[error("Kafka did not say how far the group has read")]
+    Committed(#[source] KafkaError),
+    #[error("the group could not be set back")]
+    SetBack(#[source] KafkaError),
+    #[error("a question to Kafka was cut off")]
     CutOff(#[source] tokio::task::JoinError),
 }
 
 type Consuming = Arc<StreamConsumer<Events>>;
 
 impl Subscriber {
-    /// Joins the group in the background. Must be called within a tokio runtime. A topic that does not exist yet is
-    /// no error: it is seen within seconds of its creation.
+    /// Connects in the background. Must be called within a tokio runtime. Nothing is read before [`Subscriber::join`].
     ///
     /// # Errors
     ///
     /// A setting that would break a promise, or one that librdkafka does not accept.
     pub fn connect(
         config: &KafkaConfig,
+        replies: &RepliesConfig,
         brokers: &str,
         topics: &[String],
         metrics: Arc<Metrics>,
     ) -> Result<Self, SubscribeError> {
-        let settings = settings::consumer(config, brokers)?;
-        let consumer = ArcSwap::from(subscribe(&settings, topics)?);
-        let (unread, last_error) = (Mutex::default(), Mutex::default());
-        Ok(Self { settings, topics: topics.to_vec(), metrics, consumer, unread, last_error })
+        let settings = settings::consumer(config, replies, brokers)?;
+        let consumer = ArcSwap::from(consume(&settings, &metrics)?);
+        let (unread, trouble) = (Mutex::default(), Mutex::default());
+        Ok(Self { settings, topics: topics.to_vec(), metrics, consumer, unread, trouble })
+    }
+
+    /// Joins the group, in the background. A topic that does not exist yet is no error: it is seen within seconds of its
+    /// creation.
+    ///
+    /// # Errors
+    ///
+    /// librdkafka does not accept the names of the topics.
+    pub fn join(&self) -> Result<(), SubscribeError> {
+        subscribe(&self.consumer.load(), &self.topics)
+    }
+
+    /// How far the group has read the reply topics, where it has.
+    ///
+    /// # Errors
+    ///
+    /// Kafka did not answer within `limit`, or refuses to.
+    pub async fn committed(&self, limit: Duration) -> Result<Vec<Position>, SubscribeError> {
+        let (consumer, topics) = (self.consumer.load_full(), self.topics.clone());
+        let asked = tokio::task::spawn_blocking(move || offsets::committed(&consumer, &topics, limit)).await;
+        asked.map_err(SubscribeError::CutOff)?.map_err(SubscribeError::Committed)
+    }
+
+    /// Lets the group read from these positions on. Only while nobody reads: Kafka refuses it where the group has members.
+    ///
+    /// # Errors
+    ///
+    /// Kafka refused, or did not answer.
+    pub async fn set_back(&self, positions: Vec<Position>) -> Result<(), SubscribeError> {
+        let settings = self.settings.clone();
+        let done = tokio::task::spawn_blocking(move || offsets::set_back(&settings, &positions)).await;
+        done.map_err(SubscribeError::CutOff)?.map_err(SubscribeError::SetBack)
     }
 
     /// Waits for a record or an end of a partition, then takes what is there, at most `max` records.
@@ -150,7 +190,7 @@ impl Subscriber {
     /// Kafka did not answer within `limit`, or refuses to.
     pub async fn ends(&self, topics: &[String], limit: Duration) -> Result<Vec<Position>, SubscribeError> {
         let (consumer, topics) = (self.consumer.load_full(), topics.to_vec());
-        let asked = tokio::task::spawn_blocking(move || ask_ends(&consumer, &topics, limit)).await;
+        let asked = tokio::task::spawn_blocking(move || offsets::ends(&consumer, &topics, limit)).await;
         asked.map_err(SubscribeError::CutOff)?.map_err(SubscribeError::Ends)
     }
 
@@ -210,7 +250,7 @@ impl Subscriber {
             return Vec::new();
         }
         let (consumer, asked) = (consumer.clone(), unread.clone());
-        match tokio::task::spawn_blocking(move || ask_starts(&consumer, &asked)).await {
+        match tokio::task::spawn_blocking(move || offsets::starts(&consumer, &asked)).await {
             Ok(Ok(starts)) => {
                 let mut still = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
                 still.retain(|partition| !unread.contains(partition));
@@ -229,28 +269,42 @@ impl Subscriber {
 
     /// After a fatal error a consumer reads nothing more: another takes its place.
     async fn replace(&self, code: RDKafkaErrorCode) -> Consuming {
-        error!("the Kafka consumer failed for good and is replaced: {code}");
+        if code == RDKafkaErrorCode::FencedInstanceId {
+            error!("another node reads replies under this node's `replies.member`: give each a name of its own");
+        } else {
+            error!("the Kafka consumer failed for good and is replaced: {code}");
+        }
         self.metrics.kafka_subscriber_errors.inc();
         tokio::time::sleep(REPLACE_PAUSE).await;
-        match subscribe(&self.settings, &self.topics) {
+        let replaced = consume(&self.settings, &self.metrics).and_then(|consumer| {
+            subscribe(&consumer, &self.topics)?;
+            Ok(consumer)
+        });
+        match replaced {
             Ok(consumer) => self.consumer.store(consumer),
             Err(error) => error!("{}", crate::telemetry::chain(&error)),
         }
         self.consumer.load_full()
     }
 
+    /// What keeps replies from being read, and what can be done about it; `None` while all is well as far as is known.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(ToString::to_string)
+    }
+
     fn note_error(&self, error: &KafkaError) {
         self.metrics.kafka_subscriber_errors.inc();
-        let code = error.rdkafka_error_code();
-        let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
-        if *last != code || code.is_none() {
-            *last = code;
-            warn!("reading replies: {error}; it is tried again");
+        let found = Trouble::of(error);
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if trouble.as_ref().is_none_or(|known| !known.is_same(&found)) {
+            warn!("reading replies: {found}; it is tried again");
+            *trouble = Some(found);
         }
     }
 
     fn note_recovery(&self) {
-        if self.last_error.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
+        if self.trouble.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
             info!("replies are read again");
         }
     }
@@ -281,12 +335,16 @@ impl Gathered {
     }
 }
 
-fn subscribe(settings: &ClientConfig, topics: &[String]) -> Result<Consuming, SubscribeError> {
+fn consume(settings: &ClientConfig, metrics: &Arc<Metrics>) -> Result<Consuming, SubscribeError> {
+    let events = Events { metrics: Arc::clone(metrics) };
     let consumer: StreamConsumer<Events> =
-        StreamConsumer::from_config_and_context(settings, Events).map_err(SubscribeError::Settings)?;
-    let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-    consumer.subscribe(&topics).map_err(SubscribeError::Settings)?;
+        StreamConsumer::from_config_and_context(settings, events).map_err(SubscribeError::Settings)?;
     Ok(Arc::new(consumer))
+}
+
+fn subscribe(consumer: &Consuming, topics: &[String]) -> Result<(), SubscribeError> {
+    let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+    consumer.subscribe(&topics).map_err(SubscribeError::Settings)
 }
 
 fn raw_reply(message: &BorrowedMessage<'_>) -> RawReply {
@@ -303,63 +361,10 @@ fn raw_reply(message: &BorrowedMessage<'_>) -> RawReply {
     }
 }
 
-fn ask_ends(consumer: &Consuming, topics: &[String], limit: Duration) -> KafkaResult<Vec<Position>> {
-    let until = Instant::now() + limit;
-    let left = || until.saturating_duration_since(Instant::now());
-    let mut question = TopicPartitionList::new();
-    for topic in topics {
-        let metadata = consumer.fetch_metadata(Some(topic), left())?;
-        for found in metadata.topics() {
-            match found.error().map(RDKafkaErrorCode::from) {
-                None => {}
-                Some(RDKafkaErrorCode::UnknownTopicOrPartition) => continue,
-                Some(code) => return Err(KafkaError::MetadataFetch(code)),
-            }
-            for partition in found.partitions() {
-                question.add_partition_offset(found.name(), partition.id(), Offset::End)?;
-            }
-        }
-    }
-    if question.count() == 0 {
-        return Ok(Vec::new());
-    }
-    let answer = consumer.offsets_for_times(question, left())?;
-    let position = |topic: &str, partition, offset| match offset {
-        Offset::Offset(next_offset) => Ok(Position { topic: topic.to_owned(), partition, next_offset }),
-        _ => Err(KafkaError::OffsetFetch(RDKafkaErrorCode::NoOffset)),
-    };
-    answer
-        .elements()
-        .iter()
-        .map(|element| {
-            element.error()?;
-            position(element.topic(), element.partition(), element.offset())
-        })
-        .collect()
-}
-
-/// Where reading starts: at the group's offset where the partition still has it, else at its beginning.
-fn ask_starts(consumer: &Consuming, partitions: &[(String, i32)]) -> KafkaResult<Vec<Position>> {
-    let mut question = TopicPartitionList::with_capacity(partitions.len());
-    for (topic, partition) in partitions {
-        question.add_partition(topic, *partition);
-    }
-    let committed = consumer.committed_offsets(question, START_LIMIT)?;
-    let mut starts = Vec::with_capacity(partitions.len());
-    for element in committed.elements() {
-        let (topic, partition) = (element.topic().to_owned(), element.partition());
-        let (low, high) = consumer.fetch_watermarks(&topic, partition, START_LIMIT)?;
-        let next_offset = match element.offset() {
-            Offset::Offset(offset) if (low..=high).contains(&offset) => offset,
-            _ => low,
-        };
-        starts.push(Position { topic, partition, next_offset });
-    }
-    Ok(starts)
-}
-
 /// Takes the consumer's events that are no records.
-struct Events;
+struct Events {
+    metrics: Arc<Metrics>,
+}
 
 impl ClientContext for Events {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
@@ -373,6 +378,20 @@ impl ClientContext for Events {
 }
 
 impl ConsumerContext for Events {
+    fn post_rebalance(&self, _consumer: &BaseConsumer<Self>, change: &Rebalance<'_>) {
+        self.metrics.kafka_subscriber_rebalances.inc();
+        match change {
+            Rebalance::Assign(gained) if gained.count() > 0 => {
+                info!(partitions = gained.count(), "reads {} reply partition(s) more", gained.count());
+            }
+            Rebalance::Revoke(lost) if lost.count() > 0 => {
+                info!(partitions = lost.count(), "reads {} reply partition(s) less", lost.count());
+            }
+            Rebalance::Assign(_) | Rebalance::Revoke(_) => {}
+            Rebalance::Error(error) => warn!("the group of those who read replies is in disorder: {error}"),
+        }
+    }
+
     fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
         match result {
             Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}

@@ -1,6 +1,7 @@
 //! The broker as a service downstream sees it: reads whole topics, sends replies, and can own a broker.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -10,9 +11,14 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
+use sluice::config::Config;
+use sluice::dev::DevBroker;
 
 use crate::environment;
+use crate::gateway::Route;
+use crate::wait::wait_until;
 
 /// Longest a broker may take for one thing.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -22,6 +28,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 pub struct Broker {
     address: String,
     mock: Option<MockCluster<'static, DefaultProducerContext>>,
+    /// The mock cluster as the program itself sets it up: a group need not wait 3 s for its members.
+    quick: Option<DevBroker>,
 }
 
 impl Broker {
@@ -29,16 +37,64 @@ impl Broker {
     #[must_use]
     pub fn start() -> Self {
         if let Some(address) = environment::kafka() {
-            return Self { address, mock: None };
+            return Self { address, mock: None, quick: None };
         }
         let mock = MockCluster::new(1).expect("a mock cluster starts");
-        Self { address: mock.bootstrap_servers(), mock: Some(mock) }
+        Self { address: mock.bootstrap_servers(), mock: Some(mock), quick: None }
+    }
+
+    /// The same with the topics of a route; members of a group that die are missed within a second or so where it is
+    /// not a real one.
+    ///
+    /// # Panics
+    ///
+    /// When the broker does not start, or the route is none.
+    #[must_use]
+    pub fn start_with(route: &Route, partitions: i32) -> Self {
+        if let Some(address) = environment::kafka() {
+            for topic in route.topics() {
+                create_topic(&address, topic, partitions);
+            }
+            return Self { address, mock: None, quick: None };
+        }
+        // No plugin is looked for here.
+        let text = Route { plugins: Vec::new(), ..route.clone() }.to_toml("");
+        let config = Config::from_bytes(Some((Path::new("route.toml"), text.as_bytes()))).expect("a route");
+        let quick = DevBroker::start(&config.route, partitions).expect("a mock cluster starts");
+        Self { address: quick.bootstrap_servers().to_owned(), mock: None, quick: Some(quick) }
+    }
+
+    /// Takes a broker that is not a real one off the network, or puts it back, with all its records. Returns whether
+    /// that was possible.
+    ///
+    /// # Panics
+    ///
+    /// When librdkafka refuses.
+    pub fn set_reachable(&self, is_reachable: bool) -> bool {
+        let quick = self.quick.as_ref();
+        quick.map(|quick| quick.set_reachable(is_reachable).expect("the mock cluster obeys")).is_some()
     }
 
     /// `host:port`.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Lets nobody write to a topic of a broker that is not a real one, or lets everybody again. Returns whether that was
+    /// possible.
+    ///
+    /// # Panics
+    ///
+    /// When librdkafka refuses.
+    pub fn set_forbidden(&self, topic: &str, is_forbidden: bool) -> bool {
+        let error = if is_forbidden {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED
+        } else {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR
+        };
+        let mock = self.mock.as_ref();
+        mock.map(|mock| mock.topic_error(topic, error).expect("the mock cluster obeys")).is_some()
     }
 
     /// Creates a topic that does not exist yet.
@@ -152,8 +208,10 @@ impl Topic {
             .next
             .keys()
             .map(|partition| {
-                let (_, end) =
-                    self.consumer.fetch_watermarks(&self.name, *partition, LIMIT).expect("the broker answers");
+                // Right after its creation, and after the death of its leader, nobody leads a partition yet.
+                let (_, end) = wait_until("the end of a partition", LIMIT, || {
+                    self.consumer.fetch_watermarks(&self.name, *partition, LIMIT)
+                });
                 (*partition, end)
             })
             .collect();
@@ -202,6 +260,13 @@ impl Sender {
         }
         let record = BaseRecord::to(topic).key(key).headers(owned).payload(value);
         self.producer.send(record).map_err(|(error, _)| error).expect("the producer's queue has room");
+    }
+
+    /// Sends a record that says it was made at a moment, in milliseconds since the Unix epoch, and waits for the broker.
+    pub fn send_at(&self, topic: &str, key: &str, moment: i64) {
+        let record = BaseRecord::to(topic).key(key).payload("{}").timestamp(moment);
+        self.producer.send(record).map_err(|(error, _)| error).expect("the producer's queue has room");
+        self.flush();
     }
 
     /// Waits until the broker has all that was sent.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-pub use builder::{Builder, Route, shared};
+pub use builder::{Builder, Route, RouteRecord, shared};
 
 use crate::database::Database;
 use crate::http::Client;
@@ -36,6 +36,7 @@ const TRACE_OF_A_KILL: &str = "the process died";
 pub struct TestGateway {
     folder: tempfile::TempDir,
     config: PathBuf,
+    database_file: PathBuf,
     verb: &'static str,
     http: SocketAddr,
     admin: SocketAddr,
@@ -47,9 +48,15 @@ pub struct TestGateway {
     /// Length of the log at the present start.
     launched_at: AtomicU64,
     process: Mutex<Option<Process>>,
+    /// Variables for the next start alone.
+    next_start: Mutex<Vec<(String, String)>>,
+    /// Variables for every start.
+    environment: Mutex<Vec<(String, String)>>,
     services: Option<Services>,
     public_client: Client,
     admin_client: Client,
+    /// Dropped last: the process is gone by then.
+    server: Option<crate::postgres::Database>,
 }
 
 impl Deref for TestGateway {
@@ -129,16 +136,22 @@ impl TestGateway {
         &self.config
     }
 
+    /// The file of the gateway's database, where it has one.
+    #[must_use]
+    pub fn database_file(&self) -> &Path {
+        &self.database_file
+    }
+
     /// The gateway's database, read-only.
     #[must_use]
     pub fn database(&self) -> Database {
-        Database::open(&self.folder.path().join("sluice.db"))
+        self.server.as_ref().map_or_else(|| Database::open(&self.database_file), Database::on)
     }
 
     /// A copy of the database as a killed process left it: looking at it recovers nothing for the next start.
     #[must_use]
     pub fn database_copy(&self) -> Database {
-        Database::copy_of(&self.folder.path().join("sluice.db"))
+        self.server.as_ref().map_or_else(|| Database::copy_of(&self.database_file), Database::on)
     }
 
     /// The value of a series on `/metrics`, summed over its labels that contain `labels`; 0 where it is missing.
@@ -151,6 +164,18 @@ impl TestGateway {
             .filter(|(series, _)| series.split('{').next() == Some(name))
             .filter_map(|(_, value)| value.parse::<f64>().ok())
             .sum()
+    }
+
+    /// Sets a variable of the environment for the next start alone.
+    pub fn set_for_next_start(&self, name: &str, value: &str) {
+        let mut next = self.next_start.lock().expect("no test thread panicked here");
+        next.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Sets a variable of the environment for every start from now on.
+    pub fn set_for_every_start(&self, name: &str, value: &str) {
+        let mut environment = self.environment.lock().expect("no test thread panicked here");
+        environment.push((name.to_owned(), value.to_owned()));
     }
 
     /// Kills the process as `kill -9` does, and waits until it is gone.
@@ -191,6 +216,18 @@ impl TestGateway {
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("kilobytes") * 1024
     }
 
+    /// Files and sockets that the process has open.
+    #[must_use]
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.process_id())).expect("the process runs").count()
+    }
+
+    /// Threads that the process has.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/task", self.process_id())).expect("the process runs").count()
+    }
+
     /// Waits for the end of the process.
     pub fn ended(&self, limit: Duration) -> ExitStatus {
         let mut process = self.take().expect("the gateway runs");
@@ -201,8 +238,18 @@ impl TestGateway {
 
     /// Starts the program again on the same folder and ports, and waits until it is ready.
     pub fn start_again(&self) {
+        self.start_and_leave();
+        self.wait_until_ready();
+    }
+
+    /// The same, but waits for nothing: for a start that may not come to its end.
+    pub fn start_and_leave(&self) {
         self.kill9();
         self.launch();
+    }
+
+    /// Waits until the process that was started is ready.
+    pub fn wait_until_ready(&self) {
         self.wait_for("/readyz");
     }
 
@@ -254,7 +301,10 @@ impl TestGateway {
         self.launched_at.store(self.log.len(), Ordering::Relaxed);
         let output = OpenOptions::new().create(true).append(true).open(self.folder.path().join("output"));
         let output = output.expect("the folder takes files");
+        let next = std::mem::take(&mut *self.next_start.lock().expect("no test thread panicked here"));
+        let always = self.environment.lock().expect("no test thread panicked here").clone();
         let child = program::command()
+            .envs(always.into_iter().chain(next))
             .arg(self.verb)
             .arg("--config")
             .arg(&self.config)

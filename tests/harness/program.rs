@@ -26,8 +26,11 @@ fn build() -> PathBuf {
 
     // All members, although only one is built: so cargo resolves the same features as for the tests and compiles
     // no dependency twice. Cargo itself lets one builder at a time into the target folder.
+    let features: &[&str] = if cfg!(feature = "kafka-tls") { &["--features", "sluice-tests/kafka-tls"] } else { &[] };
     let output = Command::new(environment::cargo())
-        .args(["build", "--workspace", "--bin", "sluice", "--profile", name, "--target-dir"])
+        .args(["build", "--workspace", "--bin", "sluice", "--profile", name])
+        .args(features)
+        .arg("--target-dir")
         .arg(target)
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .output()

@@ -25,6 +25,16 @@ impl Dice {
         self.roll() % limit
     }
 
+    /// A place among so many.
+    ///
+    /// # Panics
+    ///
+    /// When there is none.
+    pub fn place(&mut self, count: usize) -> usize {
+        assert!(count > 0, "there is nothing to choose from");
+        usize::try_from(self.below(count as u64)).expect("less than a count")
+    }
+
     /// A stream of its own, for a thread.
     #[must_use]
     pub fn fork(&mut self) -> Self {

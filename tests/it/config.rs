@@ -101,6 +101,19 @@ fn the_environment_wins_over_the_file_and_the_file_over_the_defaults() {
 }
 
 #[test]
+fn a_table_that_cannot_be_read_is_a_problem_of_its_key() {
+    let folder = in_folder("plugins.tables.customers = \"customers.json\"\n");
+    let validate = || run(&["validate", "--config", "gateway.toml"], folder.path(), LIMIT);
+    let (code, _, stderr) = validate();
+    assert!(code == CONFIGURATION && stderr.contains("plugins.tables.customers: customers.json"), "{code} {stderr}");
+    std::fs::write(folder.path().join("customers.json"), r#"{"1":{},"1":{}}"#).unwrap();
+    let (code, _, stderr) = validate();
+    assert!(code == CONFIGURATION && stderr.contains("plugins.tables.customers"), "{code} {stderr}");
+    std::fs::write(folder.path().join("customers.json"), r#"{"1":{}}"#).unwrap();
+    assert_eq!(validate().0, 0);
+}
+
+#[test]
 fn a_taken_port_is_told_and_ends_the_start() {
     let first = TestGateway::start();
     let (code, stdout, stderr) =

@@ -51,13 +51,15 @@ fn kills_at_random_moments_lose_and_repeat_nothing() {
         broker.create_topic(topic, 4);
     }
     let services = Services::start(broker.address(), &orders, &replies);
+    let mut topic = Topic::open(broker.address(), &orders);
     let gateway = TestGateway::with()
         .broker(broker.address())
         .route(route)
         .plugin("marked", guests::marked())
         .text("relay.retry_first", "50ms")
         .text("relay.retry_max", "200ms")
-        .set("kafka.consumer", "{ \"session.timeout.ms\" = \"6000\", \"heartbeat.interval.ms\" = \"1000\" }")
+        .text("replies.session_timeout", "6s")
+        .set("kafka.consumer", "{ \"heartbeat.interval.ms\" = \"1000\" }")
         // On a quick machine a record is acknowledged within a few milliseconds of its decision, and hardly a kill would
         // come between.
         .set("kafka.producer", "{ \"linger.ms\" = \"60\" }")
@@ -73,7 +75,7 @@ fn kills_at_random_moments_lose_and_repeat_nothing() {
         }
         // Ends the clients also where this thread panics.
         let _end = load.ends_on_drop();
-        kill_again_and_again(&gateway, &load, &mut dice)
+        kill_again_and_again(&gateway, &load, &mut topic, &mut dice)
     });
     say(&format!(
         "crash test: {kills} kills, {in_flight} hit a request in flight, {unacknowledged} left a record unacknowledged"
@@ -83,6 +85,7 @@ fn kills_at_random_moments_lose_and_repeat_nothing() {
     // After the last start no more is killed: the clients have an answer to everything they sent.
     let posted = load.into_posted();
     wait_until("the end of all orders", DRAIN_LIMIT, || {
+        topic.read_to_end();
         let open = ["PENDING", "HELD", "PUBLISHED"].map(|status| {
             let page = gateway.admin().get(&format!("/orders?status={status}&limit=500")).json();
             page["orders"].as_array().map_or(0, Vec::len)
@@ -91,14 +94,15 @@ fn kills_at_random_moments_lose_and_repeat_nothing() {
     });
     verdict::each_request_made_one_order(&gateway, &posted);
     verdict::each_order_is_final(&gateway, &posted);
-    let mut topic = Topic::open(broker.address(), &orders);
     verdict::topic_is_right(topic.read_to_end(), &posted);
     assert!(gateway.database().is_sound());
     drop(services);
 }
 
 /// Kills that hit a request in flight, kills that left a record unacknowledged, and all.
-fn kill_again_and_again(gateway: &TestGateway, load: &Load, dice: &mut Dice) -> (u32, u32, u32) {
+///
+/// The topic is read as it grows: the broker in memory keeps the last 5 MiB of a partition only.
+fn kill_again_and_again(gateway: &TestGateway, load: &Load, topic: &mut Topic, dice: &mut Dice) -> (u32, u32, u32) {
     let start = Instant::now();
     let (mut in_flight, mut unacknowledged, mut kills) = (0, 0, 0);
     while (in_flight < KILLS_MIN || unacknowledged < KILLS_MIN) && start.elapsed() < KILLS_LIMIT {
@@ -112,6 +116,7 @@ fn kill_again_and_again(gateway: &TestGateway, load: &Load, dice: &mut Dice) -> 
         kills += 1;
         in_flight += u32::from(lost > 0);
         unacknowledged += u32::from(gateway.database_copy().unacknowledged_records() > 0);
+        topic.read_to_end();
         gateway.start_again();
     }
     load.resume();

@@ -3,10 +3,12 @@
 use std::fs;
 use std::time::Duration;
 
+use harness::broker::Sender;
 use harness::gateway::run;
+use harness::orders::IGNORED;
 use harness::random::unique;
 use harness::{Route, TestGateway, guests, order_of, wait_until};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -94,6 +96,110 @@ fn a_redriven_order_is_judged_anew() {
     assert_eq!(gateway.settled(&id)["status"], "VALIDATED");
     assert!([404, 409].contains(&gateway.admin().command(&path).status));
     assert!(gateway.timeline(&id).iter().any(|entry| entry["kind"] == "redriven"));
+    assert_eq!(gateway.admin().get("/dead").json()["dead"].as_array().unwrap().len(), 0);
+}
+
+/// One order of a plugin that fails on nothing else.
+#[test]
+fn an_order_that_a_plugin_always_fails_on_is_poison_and_its_key_goes_on() {
+    let mut route = Route::default();
+    route.plugins.push("marked".to_owned());
+    let builder = TestGateway::with().plugin("marked", guests::marked()).route(route).announce("poison");
+    let gateway = builder
+        .set("plugins.poison_faults", "3")
+        .text("relay.retry_first", "50ms")
+        .text("relay.retry_max", "50ms")
+        .start();
+    let customer = unique("c");
+    let mut order = order_of(&customer);
+    order["mark"] = "trap".into();
+    let id = gateway.post_order(&order).id;
+    let behind = gateway.post_order(&order_of(&customer)).id;
+    assert_eq!(wait_until_dead(&gateway, &id)["held"]["attempts"], 3);
+    assert_eq!(gateway.settled(&behind)["status"], "VALIDATED");
+    let letter = letter_of(&gateway, &id);
+    assert_eq!((&letter["reason"], &letter["attempts"]), (&"poison".into(), &3.into()));
+    assert!(letter["plugins"].as_str().is_some_and(|plugins| plugins.contains("marked@")), "{letter}");
+    let held = gateway.timeline(&id).iter().filter(|entry| entry["kind"] == "held").count();
+    assert_eq!(held, 3, "twice to be judged again, then dead");
+}
+
+#[test]
+fn an_edited_order_is_redriven_as_its_operator_mended_it() {
+    let (gateway, customer) = (impatient(), unique("c"));
+    let id = post_waiting(&gateway, &customer);
+    let _dead = wait_until_dead(&gateway, &id);
+    let path = format!("/dead/{}", letter_of(&gateway, &id)["id"]);
+    let edit = |order: &str| {
+        let body = json!({ "payload": order }).to_string();
+        let headers = [("content-type", "application/json"), ("sluice-operator", "ann")];
+        gateway.admin().post_with(&format!("{path}/edit"), &headers, body.as_bytes())
+    };
+    assert_eq!(edit("[1]").problem(400)["retryable"], false);
+    assert_eq!(edit(&order_of(&unique("c")).to_string()).problem(422)["type"], "urn:sluice:problem:order-key-changed");
+    assert_eq!(edit(&order_of(&customer).to_string()).status, 202);
+    let redriven = gateway.admin().post_with(&format!("{path}/redrive"), &[("sluice-operator", "bob")], b"");
+    assert_eq!(redriven.status, 202);
+    let order = gateway.settled(&id);
+    assert_eq!((&order["status"], &order["order"]["mark"]), (&"VALIDATED".into(), &Value::Null));
+    let by = |kind: &str| gateway.timeline(&id).into_iter().find(|entry| entry["kind"] == kind).unwrap()["by"].clone();
+    assert_eq!((by("edited"), by("redriven")), ("ann".into(), "bob".into()));
+    assert_eq!(edit(&order_of(&customer).to_string()).problem(404)["status"], 404);
+}
+
+/// Begun a second time it finds nothing left to do.
+#[test]
+fn all_that_died_of_something_is_redriven_at_once() {
+    const ORDERS: usize = 7;
+    let gateway = impatient();
+    let ids: Vec<String> = (0..ORDERS).map(|_| post_waiting(&gateway, &unique("c"))).collect();
+    for id in &ids {
+        let _dead = wait_until_dead(&gateway, id);
+    }
+    fs::write(gateway.folder().join("plugins.d/marked.wasm"), guests::mended()).unwrap();
+    gateway.start_again();
+    let config = gateway.config_file().to_str().unwrap();
+    let redrive = |reason: &str| {
+        let all = ["dead", "redrive", "--all", "--kind", "order", "--reason", reason, "--route", "/orders"];
+        let how = ["--since", "1h", "--rate", "5", "--by", "ann", "-o", "json", "--config", config];
+        let (code, stdout, stderr) = run(&[&all[..], &how[..]].concat(), gateway.folder(), LIMIT);
+        assert_eq!(code, 0, "{stderr}");
+        serde_json::from_str::<Value>(&stdout).unwrap()["accepted"].clone()
+    };
+    assert_eq!(redrive("poison"), 0);
+    assert_eq!(redrive("held-too-long"), ORDERS);
+    for id in &ids {
+        assert_eq!(gateway.settled(id)["status"], "VALIDATED");
+        assert!(gateway.timeline(id).iter().any(|entry| entry["kind"] == "redriven" && entry["by"] == "ann"));
+    }
+    assert_eq!(redrive("held-too-long"), 0);
+}
+
+#[test]
+fn what_was_no_reply_is_mended_and_counts() {
+    let gateway = TestGateway::with().text("relay.poll_interval", "20ms").start();
+    let id = gateway.post_order(&order_of(IGNORED)).id;
+    drop(gateway.order_in(&id, &["PUBLISHED"]));
+    let (sender, topic) = (Sender::new(&gateway.broker_address()), gateway.topic("order-replies"));
+    sender.reply(&topic, &id, "OrderDetailsValidated", &unique("r"));
+    sender.send(&topic, "k", &[("ce_type", "ConsumerValidated")], b"{}");
+    sender.flush();
+    let letter = wait_until("a dead reply", LIMIT, || {
+        let letters = gateway.admin().get("/dead?kind=reply").json();
+        letters["dead"].get(0).map(|letter| letter["id"].to_string()).ok_or(letters)
+    });
+    let dead = |arguments: &[&str]| {
+        let config = ["--config", gateway.config_file().to_str().unwrap()];
+        run(&[&["dead"], arguments, &config].concat(), gateway.folder(), LIMIT)
+    };
+    let (code, stdout, _) = dead(&["redrive", &letter]);
+    assert!(code == 1 && stdout.contains("it names no order"), "{code} {stdout}");
+    let subject = format!("ce_subject={id}");
+    let headers = ["--header", "ce_type=ConsumerValidated", "--header", &subject, "--header", "ce_id=mended"];
+    let (code, stdout, stderr) = dead(&[&["edit", &letter, "--redrive", "--by", "ann"], &headers[..]].concat());
+    assert_eq!(code, 0, "{stdout} {stderr}");
+    assert_eq!(gateway.settled(&id)["status"], "VALIDATED");
+    assert!(gateway.timeline(&id).iter().any(|entry| entry["kind"] == "redriven" && entry["by"] == "ann"));
     assert_eq!(gateway.admin().get("/dead").json()["dead"].as_array().unwrap().len(), 0);
 }
 

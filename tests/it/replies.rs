@@ -228,3 +228,52 @@ fn dev_publishes_again_what_was_unanswered() {
         assert_eq!(gateway.settled(id)["status"], "VALIDATED");
     }
 }
+
+/// What the group counts as read, the database of the backup has never seen.
+#[test]
+fn after_a_restore_of_a_backup_the_replies_since_then_are_read_again() {
+    if harness::environment::on_postgres() {
+        // The backup is a copy of the file here; a dump has a test among those of several nodes.
+        return;
+    }
+    if harness::environment::kafka().is_none() {
+        // The broker in memory takes no offsets from outside a group that ever had members.
+        harness::environment::say("SKIPPED: the restore of a backup needs SLUICE_TEST_KAFKA");
+        return;
+    }
+    let broker = Broker::start();
+    let gateway = TestGateway::with()
+        .broker(broker.address())
+        // Restarts on a busy machine take their time.
+        .route(Route { deadline: "10m".to_owned(), ..Default::default() })
+        .announce("restored from a backup")
+        .announce("create the reply topics")
+        .start();
+    let (sender, topic) = (Sender::new(&gateway.broker_address()), gateway.topic("order-replies"));
+    let (before, unanswered) = (published(&gateway), published(&gateway));
+    for kind in YES {
+        sender.reply(&topic, &before, kind, &unique("r"));
+    }
+    assert_eq!(gateway.settled(&before)["status"], "VALIDATED");
+    let _took = gateway.terminate();
+    let (file, backup) = (gateway.database_file(), gateway.folder().join("backup.db"));
+    let copy = format!("VACUUM INTO '{}'", backup.display());
+    rusqlite::Connection::open(file).unwrap().execute_batch(&copy).unwrap();
+
+    gateway.start_again();
+    for kind in YES {
+        sender.reply(&topic, &unanswered, kind, &unique("r"));
+    }
+    assert_eq!(gateway.settled(&unanswered)["status"], "VALIDATED");
+    let _took = gateway.terminate();
+    for rest in ["-wal", "-shm"] {
+        // Those of another state of the file; gone with the last connection, if that was in time.
+        drop(std::fs::remove_file(format!("{}{rest}", file.display())));
+    }
+    std::fs::copy(backup, file).unwrap();
+
+    gateway.start_again();
+    assert_eq!(gateway.settled(&unanswered)["status"], "VALIDATED");
+    assert_eq!(gateway.order(&before)["status"], "VALIDATED");
+    assert_eq!(replies_in_timeline(&gateway, &before).len(), 2, "those before the backup are known");
+}

@@ -131,7 +131,8 @@ impl Choice<'_> {
     fn kept(&self, digest: String, file: Option<PathBuf>, signature: Option<String>) -> Kept {
         let current = self.record.current.as_ref().filter(|kept| kept.digest == digest && kept.file == file);
         let since = current.map_or_else(|| self.now.to_owned(), |kept| kept.since.clone());
-        Kept { digest, file, since, signature }
+        let is_proven = current.is_some_and(|kept| kept.is_proven);
+        Kept { digest, file, since, signature, is_proven }
     }
 
     /// Loads an offer, if it may come.

@@ -33,6 +33,9 @@ pub(super) struct Kept {
     pub(super) since: String,
     /// The text beside it, checked again at each start.
     pub(super) signature: Option<String>,
+    /// Whether it has judged enough orders without failing on too many: what a version that fails is replaced with.
+    #[serde(default)]
+    pub(super) is_proven: bool,
 }
 
 /// A version that must not come back by itself.
@@ -145,7 +148,7 @@ mod tests {
 
     fn kept(bytes: &[u8]) -> Kept {
         let file = Some(PathBuf::from("plugins.d/a.wasm"));
-        Kept { digest: folder::digest(bytes), file, since: String::new(), signature: None }
+        Kept { digest: folder::digest(bytes), file, since: String::new(), signature: None, is_proven: false }
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod configuration;
 mod publish;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ use super::trust::Pins;
 use super::{Ask, CatalogError, Parts};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::folder::Watch;
+use crate::folder::{Watch, Watched};
 use crate::lifecycle::Readiness;
 use crate::outbox::Outbox;
 use crate::plugin::{PluginHost, Tables};
@@ -107,8 +107,7 @@ impl Keeper {
         runtime: &tokio::runtime::Handle,
         outbox: &Outbox,
     ) {
-        let folder = self.config_path.parent().unwrap_or(Path::new("")).to_owned();
-        let watched = vec![self.config.plugins.dir.clone(), folder];
+        let watched = vec![Watched::Folder(self.config.plugins.dir.clone()), Watched::File(self.config_path.clone())];
         let mut watch = Watch::start(watched, hint)
             .inspect_err(|reason| {
                 let interval = self.config.plugins.poll_interval;
@@ -128,6 +127,7 @@ impl Keeper {
             if let Some(watch) = &mut watch {
                 watch.listen();
             }
+            self.note_proven();
             let generation = self.generation;
             let is_stable = self.answer(ask, unstable_looks >= UNSTABLE_LOOKS_MAX);
             unstable_looks = if is_stable { 0 } else { (unstable_looks + 1) % (UNSTABLE_LOOKS_MAX + 1) };

@@ -3,8 +3,9 @@
 //! # Not here
 //!
 //! Routes are in `check::routes`, limits that must fit each other in `check::limits`, what plugins may do in
-//! `check::policies`.
+//! `check::policies`, the broker and its client in `check::kafka`.
 
+pub mod kafka;
 mod limits;
 mod policies;
 mod routes;
@@ -15,39 +16,13 @@ use super::{Config, ConfigErrors, Problem};
 
 pub use routes::BUNDLED_PLUGINS;
 
-/// What the promises rest on: Sluice sets these, a configuration must not.
-const RESERVED_PROPERTIES: [&str; 22] = [
-    "acks",
-    "auto.offset.reset",
-    "bootstrap.servers",
-    "delivery.timeout.ms",
-    "enable.auto.commit",
-    "enable.auto.offset.store",
-    "enable.gapless.guarantee",
-    "enable.idempotence",
-    "enable.partition.eof",
-    "group.id",
-    "isolation.level",
-    "max.in.flight",
-    "max.in.flight.requests.per.connection",
-    "message.max.bytes",
-    "message.send.max.retries",
-    "message.timeout.ms",
-    "metadata.broker.list",
-    "partitioner",
-    "request.required.acks",
-    "retries",
-    "test.mock.num.brokers",
-    "transactional.id",
-];
-
 /// Everything that is wrong with the configuration; nothing if it can be run with.
 #[must_use]
 pub fn validate(config: &Config) -> Vec<Problem> {
     let mut problems = Vec::new();
     addresses(config, &mut problems);
     database(config, &mut problems);
-    kafka(config, &mut problems);
+    kafka::check(config, &mut problems);
     telemetry(config, &mut problems);
     limits::check(config, &mut problems);
     routes::check(config, &mut problems);
@@ -91,6 +66,7 @@ fn addresses(config: &Config, problems: &mut Vec<Problem>) {
 }
 
 fn database(config: &Config, problems: &mut Vec<Problem>) {
+    const EXPECTED: &str = "expected `sqlite://PATH` or `postgres://USER:PASSWORD@HOST:PORT/DATABASE`";
     let url = config.database.url.as_str();
     let reason = match url.split_once("://") {
         Some(("sqlite", "")) => "names no file: expected `sqlite://PATH`".to_owned(),
@@ -98,47 +74,31 @@ fn database(config: &Config, problems: &mut Vec<Problem>) {
             "a database in memory would lose what was promised: expected `sqlite://PATH`".to_owned()
         }
         Some(("sqlite", _)) => return,
-        Some(("postgres" | "postgresql", _)) => {
-            "this build serves SQLite only; PostgreSQL is not there yet: expected `sqlite://PATH`".to_owned()
-        }
-        Some((scheme, _)) => format!("`{scheme}://` is not known: expected `sqlite://PATH`"),
-        None => "expected `sqlite://PATH`".to_owned(),
+        Some(("postgres" | "postgresql", rest)) => match names_server(rest) {
+            Ok(()) => return,
+            Err(missing) => format!("{missing}: expected `postgres://USER:PASSWORD@HOST:PORT/DATABASE`"),
+        },
+        Some((scheme, _)) => format!("`{scheme}://` is not known: {EXPECTED}"),
+        None => EXPECTED.to_owned(),
     };
     problems.push(Problem::new("database.url", reason));
 }
 
-fn kafka(config: &Config, problems: &mut Vec<Problem>) {
-    let kafka = &config.kafka;
-    let brokers = kafka.brokers.trim();
-    for broker in brokers.split(',').map(str::trim).filter(|_| !brokers.is_empty()) {
-        let address = broker.split_once("://").map_or(broker, |(_, address)| address);
-        let is_address = match address.rsplit_once(':') {
-            // The last `:` of a bare IPv6 address belongs to the address.
-            Some((host, port)) if !port.ends_with(']') => {
-                !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
-            }
-            _ => !address.is_empty(),
-        };
-        if !is_address || address.contains(char::is_whitespace) {
-            problems.push(Problem::new("kafka.brokers", format!("`{broker}` is no broker: expected HOST:PORT")));
-        }
+/// Whether what stands behind `postgres://` names a server and a database, there or among its parameters.
+fn names_server(rest: &str) -> Result<(), &'static str> {
+    let (path, parameters) = rest.split_once('?').unwrap_or((rest, ""));
+    let has = |names: &[&str]| {
+        parameters.split('&').filter_map(|parameter| parameter.split_once('=')).any(|(name, _)| names.contains(&name))
+    };
+    let (authority, database) = path.rsplit_once('/').unwrap_or((path, ""));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    if (host.is_empty() || host.starts_with(':')) && !has(&["host", "hostaddr"]) {
+        return Err("names no host");
     }
-    if kafka.group.is_empty() {
-        problems.push(Problem::new("kafka.group", "must not be empty"));
+    if database.is_empty() && !has(&["dbname"]) {
+        return Err("names no database");
     }
-    for (section, properties) in
-        [("properties", &kafka.properties), ("producer", &kafka.producer), ("consumer", &kafka.consumer)]
-    {
-        for name in properties.keys().filter(|name| RESERVED_PROPERTIES.contains(&name.as_str())) {
-            let ours = match name.as_str() {
-                "bootstrap.servers" | "metadata.broker.list" => "; use kafka.brokers",
-                "group.id" => "; use kafka.group",
-                "message.max.bytes" => "; use kafka.message_bytes_max",
-                _ => ", which its promises rest on",
-            };
-            problems.push(Problem::new(format!("kafka.{section}.{name}"), format!("is set by Sluice{ours}")));
-        }
-    }
+    Ok(())
 }
 
 fn telemetry(config: &Config, problems: &mut Vec<Problem>) {

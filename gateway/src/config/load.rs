@@ -38,8 +38,13 @@ const FREE_TABLES: [(&str, &str); 6] = [
     ("kafka", "consumer"),
 ];
 
+/// A route's list of records with every key that one can have; the route of the defaults has none.
+const ROUTE_RECORDS: &str =
+    "records = [{ name = \"name\", topic = \"topic\", type = \"OrderCreated\", fields = [\"/member\"] }]";
+
 /// Keys without which a route means nothing.
 const ROUTE_REQUIRED: [&str; 2] = ["path", "topic"];
+const ROUTE_RECORD_REQUIRED: [&str; 2] = ["name", "topic"];
 const ROUTE_REPLIES_REQUIRED: [&str; 3] = ["topic", "all_of", "deadline"];
 
 impl Config {
@@ -101,6 +106,14 @@ fn environment() -> impl Iterator<Item = (String, String)> {
 #[must_use]
 pub fn no_color() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
+/// What a test sets for [`crate::crash`]: the place, and the file that sets the clock wrong.
+#[cfg(feature = "crash-points")]
+#[must_use]
+pub fn crash_point() -> (Option<String>, Option<std::path::PathBuf>) {
+    let point = std::env::var_os("SLUICE_CRASH_POINT").map(|text| text.to_string_lossy().into_owned());
+    (point, std::env::var_os("SLUICE_CRASH_CLOCK").map(Into::into))
 }
 
 /// The same as [`Config::load`], from a named text and a given environment.
@@ -292,7 +305,9 @@ impl Draft {
                 tree.insert("route".to_owned(), Value::Array(vec![Value::Table(candidate)]));
                 reason(tree)
             };
-            routes.push(Value::Table(self.take_route(&name, item, &sample, &ROUTE_REQUIRED, &fits)));
+            // Its records have topics of their own.
+            let required = if item.contains_key("records") { &ROUTE_REQUIRED[..1] } else { &ROUTE_REQUIRED[..] };
+            routes.push(Value::Table(self.take_route(&name, item, &sample, required, &fits)));
         }
         self.tree.insert("route".to_owned(), Value::Array(routes));
     }
@@ -327,6 +342,9 @@ impl Draft {
                     };
                     Value::Table(self.take_route(&dotted, inner, usual, &ROUTE_REPLIES_REQUIRED, &fits))
                 }
+                (Value::Array(items), Value::Array(usual)) if usual.first().is_some_and(Value::is_table) => {
+                    self.take_list(&dotted, items, sample, &key, fits)
+                }
                 (value, _) => value,
             };
             let mut candidate = sample.clone();
@@ -340,6 +358,34 @@ impl Draft {
             };
         }
         taken
+    }
+
+    /// The same for a list of tables, of which the sample has one.
+    fn take_list(
+        &mut self,
+        name: &str,
+        items: Vec<Value>,
+        sample: &Table,
+        key: &str,
+        fits: &dyn Fn(Table) -> Result<(), String>,
+    ) -> Value {
+        let usual = sample[key].as_array().and_then(|usual| usual.first()?.as_table()).cloned().unwrap_or_default();
+        let fits = |inner: Table| {
+            let mut candidate = sample.clone();
+            candidate.insert(key.to_owned(), Value::Array(vec![Value::Table(inner)]));
+            fits(candidate)
+        };
+        let mut taken = Vec::new();
+        for (at, item) in items.into_iter().enumerate() {
+            let name = format!("{name}[{at}]");
+            match item {
+                Value::Table(item) => {
+                    taken.push(Value::Table(self.take_route(&name, item, &usual, &ROUTE_RECORD_REQUIRED, &fits)));
+                }
+                other => self.problem(&name, format!("expected a table, found {}", other.type_str())),
+            }
+        }
+        Value::Array(taken)
     }
 
     /// Whether the tree stays a configuration with `value` in that place; if not, why.
@@ -379,7 +425,9 @@ impl Draft {
     /// The route of the defaults, which has every key a route can have.
     fn sample_route(&self) -> Option<Table> {
         let tree: Table = DEFAULTS.parse().ok()?;
-        tree.get("route")?.get(0)?.as_table().cloned()
+        let mut sample = tree.get("route")?.get(0)?.as_table().cloned()?;
+        sample.extend(ROUTE_RECORDS.parse::<Table>().ok()?);
+        Some(sample)
     }
 
     /// The section that has the key.

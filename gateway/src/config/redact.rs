@@ -1,6 +1,6 @@
 //! A configuration that can be shown: secrets become `***`.
 
-use super::Config;
+use super::{Config, DatabaseConfig};
 
 /// What stands for a secret.
 const HIDDEN: &str = "***";
@@ -23,6 +23,14 @@ impl Config {
             hide(table);
         }
         shown
+    }
+}
+
+impl DatabaseConfig {
+    /// The URL with its password hidden.
+    #[must_use]
+    pub fn shown_url(&self) -> String {
+        without_password(&self.url)
     }
 }
 
@@ -91,18 +99,20 @@ mod tests {
         ] {
             assert_eq!(without_password(url), shown);
         }
-        let text = r#"
-            [kafka.properties]
-            "security.protocol" = "sasl_ssl"
-            "sasl.mechanism" = "SCRAM-SHA-512"
-            "sasl.username" = "hunter2"
-            "sasl.password" = "hunter2"
-            "ssl.key.location" = "hunter2"
-            "ssl.ca.location" = "/etc/ca.pem"
-            [plugins.config.order-rules]
-            nested = [{ apiToken = "hunter2", visible = 1 }]
-        "#;
-        let shown = toml::to_string(&assemble(Some(("t", text)), []).unwrap().redacted()).unwrap();
+        let text = "[plugins.config.order-rules]\nnested = [{ apiToken = \"hunter2\", visible = 1 }]";
+        let mut config = assemble(Some(("t", text)), []).unwrap();
+        for (name, value) in [
+            ("security.protocol", "sasl_ssl"),
+            ("sasl.mechanism", "SCRAM-SHA-512"),
+            ("sasl.username", "hunter2"),
+            ("sasl.password", "hunter2"),
+            ("ssl.key.location", "hunter2"),
+            ("ssl.keystore.password", "hunter2"),
+            ("ssl.ca.location", "/etc/ca.pem"),
+        ] {
+            config.kafka.properties.insert(name.to_owned(), value.to_owned());
+        }
+        let shown = toml::to_string(&config.redacted()).unwrap();
         assert!(!shown.contains("hunter2"), "{shown}");
         for kept in ["sasl_ssl", "SCRAM-SHA-512", "/etc/ca.pem", "visible"] {
             assert!(shown.contains(kept), "{kept} in {shown}");

@@ -95,9 +95,13 @@ fn name(place: usize) -> String {
 impl Desk {
     fn of_route(route: &RouteConfig, place: usize) -> Option<Self> {
         let replies = route.replies.as_ref()?;
+        // One record per service, as far as there are so many.
+        let own = route.records.get(place).or(route.records.last());
+        let topic = own.map(|own| &own.topic).or(route.topic.as_ref())?;
+        let kind = own.and_then(|own| own.event_type.as_ref()).unwrap_or(&route.event_type);
         Some(Self {
-            orders: route.topic.clone(),
-            order_kind: route.event_type.clone(),
+            orders: topic.clone(),
+            order_kind: kind.clone(),
             replies: replies.topic.clone(),
             yes: replies.all_of.get(place)?.clone(),
             no: replies.any_of_rejects.get(place).filter(|_| place == 0).cloned(),

@@ -17,7 +17,7 @@ fn route() -> RouteConfig {
     let words = |words: [&str; 2]| words.map(str::to_owned).to_vec();
     RouteConfig {
         path: "/orders".to_owned(),
-        topic: "orders".to_owned(),
+        topic: Some("orders".to_owned()),
         key: "/customerId".to_owned(),
         plugins: Vec::new(),
         event_type: "OrderCreated".to_owned(),
@@ -28,6 +28,7 @@ fn route() -> RouteConfig {
             any_of_rejects: words(["ConsumerRejected", "OrderDetailsRejected"]),
             deadline: Span(Duration::from_secs(30)),
         }),
+        records: Vec::new(),
     }
 }
 

@@ -4,11 +4,51 @@
 //! its target. A folder that is not there yet is waited for at the nearest one above that is.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+
+/// What in a folder matters.
+#[derive(Debug, Clone)]
+pub enum Watched {
+    /// Everything in it.
+    Folder(PathBuf),
+    /// One file, and the links of a mounted volume by which it is swapped: what else lies beside it may change all the time,
+    /// as a database does.
+    File(PathBuf),
+}
+
+impl Watched {
+    fn folder(&self) -> &Path {
+        match self {
+            Self::Folder(folder) => folder,
+            Self::File(file) => file.parent().unwrap_or(Path::new("")),
+        }
+    }
+
+    /// Whether something that happened to `path` matters: in the folder, or to a folder above that is waited for.
+    fn concerns(&self, path: &Path) -> bool {
+        let (folder, path) = (here(self.folder()), here(path));
+        if path.parent() != Some(folder) {
+            return folder.starts_with(path);
+        }
+        match self {
+            Self::Folder(_) => true,
+            Self::File(file) => {
+                let is_link = |name: &OsStr| name.as_encoded_bytes().starts_with(b"..");
+                path.file_name() == file.file_name() || path.file_name().is_some_and(is_link)
+            }
+        }
+    }
+}
+
+/// The same path without a leading `./`.
+fn here(path: &Path) -> &Path {
+    path.strip_prefix(".").unwrap_or(path)
+}
 
 /// A watch over folders; it ends when dropped.
 #[derive(Debug)]
@@ -21,17 +61,22 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Calls `hint` when something may have changed in one of the folders; then not again until [`Watch::listen`].
+    /// Calls `hint` when something that matters may have changed; then not again until [`Watch::listen`].
     ///
     /// # Errors
     ///
     /// The system has no watch to give.
-    pub fn start(folders: Vec<PathBuf>, hint: impl Fn() + Send + 'static) -> Result<Self, String> {
+    pub fn start(wanted: Vec<Watched>, hint: impl Fn() + Send + 'static) -> Result<Self, String> {
+        let folders = wanted.iter().map(|watched| watched.folder().to_owned()).collect();
         let is_told = Arc::new(AtomicBool::new(true));
         let told = Arc::clone(&is_told);
         let told_of = move |event: notify::Result<Event>| {
-            // Reading is no change. An error may hide one.
-            let is_change = event.map_or(true, |event| !matches!(event.kind, EventKind::Access(_)));
+            // Reading is no change. An error may hide one, and so may an event that names nothing.
+            let is_change = event.map_or(true, |event| {
+                let concerns = |path: &PathBuf| wanted.iter().any(|watched| watched.concerns(path));
+                !matches!(event.kind, EventKind::Access(_))
+                    && (event.paths.is_empty() || event.paths.iter().any(concerns))
+            });
             if is_change && !told.swap(true, Ordering::SeqCst) {
                 hint();
             }
@@ -107,7 +152,8 @@ mod tests {
         let above = tempfile::tempdir().unwrap();
         let folder = above.path().join("plugins.d");
         let (sender, hints) = mpsc::channel();
-        let mut watch = Watch::start(vec![folder.clone()], move || sender.send(()).unwrap_or_default()).unwrap();
+        let mut watch =
+            Watch::start(vec![Watched::Folder(folder.clone())], move || sender.send(()).unwrap_or_default()).unwrap();
         fs::create_dir(&folder).unwrap();
         assert!(is_hinted(&mut watch, &hints), "a folder that came later");
         let file = folder.join("a.wasm");
@@ -139,10 +185,29 @@ mod tests {
     }
 
     #[test]
+    fn of_a_file_only_the_file_and_the_links_it_is_swapped_by_matter() {
+        for (path, matters) in [
+            ("./sluice.toml", true),
+            ("./..data", true),
+            ("./sluice.db-wal", false),
+            ("sluice.db", false),
+            ("./sub/sluice.toml", false),
+        ] {
+            assert_eq!(Watched::File("sluice.toml".into()).concerns(Path::new(path)), matters, "{path}");
+        }
+        let folder = Watched::Folder("a/plugins.d".into());
+        for (path, matters) in [("./a", true), ("a/plugins.d", true), ("a/plugins.d/x", true), ("a/x", false)] {
+            assert_eq!(folder.concerns(Path::new(path)), matters, "{path}");
+        }
+    }
+
+    #[test]
     fn hints_do_not_pile_up() {
         let folder = tempfile::tempdir().unwrap();
         let (sender, hints) = mpsc::channel();
-        let _watch = Watch::start(vec![folder.path().to_owned()], move || sender.send(()).unwrap_or_default()).unwrap();
+        let _watch =
+            Watch::start(vec![Watched::Folder(folder.path().to_owned())], move || sender.send(()).unwrap_or_default())
+                .unwrap();
         for number in 0..100 {
             fs::write(folder.path().join(number.to_string()), b"").unwrap();
         }

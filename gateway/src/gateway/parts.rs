@@ -7,7 +7,6 @@ use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::info;
-use uuid::Uuid;
 
 use super::Mode;
 use crate::admin::Admin;
@@ -18,9 +17,10 @@ use crate::intake::Intake;
 use crate::janitor::Janitor;
 use crate::lifecycle::{Condition, Readiness, Tasks};
 use crate::outbox::Outbox;
+use crate::ownership::Ownership;
 use crate::plugin::{self, PluginHost};
 use crate::publisher::Publisher;
-use crate::relay::{Decider, HandOver, Routes, Sender};
+use crate::relay::{Decider, HandOver, Routes, Sender, Tender};
 use crate::replies::Replies;
 use crate::route::{ReplyRules, RouteRules, Rules};
 use crate::status::Status;
@@ -128,12 +128,21 @@ pub(super) struct Carrying<'a> {
 }
 
 impl Carrying<'_> {
-    /// Takes the slots over and starts the relay and, where replies are expected, their reader and the watch.
+    /// Takes this node's share of the slots and starts the relay and, where replies are expected, their reader and the
+    /// watch.
     pub(super) async fn spawn(self, tasks: &Tasks, readiness: &Arc<Readiness>) -> anyhow::Result<()> {
         let Self { config, outbox, clock, metrics, .. } = &self;
-        let owner = Uuid::now_v7().to_string();
-        let tenures = outbox.take_over(owner.clone()).await.context("take the slots over")?;
-        info!(node.id = owner, "owner of {} slots", tenures.len());
+        info!(node.id = outbox.node(), "this node is {}", outbox.node());
+        let ownership = Ownership::default();
+        let tender = Tender {
+            outbox: (*outbox).clone(),
+            limits: config.node.clone(),
+            ownership: ownership.clone(),
+            clock: (*clock).clone(),
+            metrics: Arc::clone(metrics),
+            readiness: Arc::clone(readiness),
+        };
+        let pause = tender.tend().await.context("take slots over")?;
 
         let (deliveries, delivered) = mpsc::unbounded_channel();
         let publisher = Publisher::connect(&config.kafka, &config.kafka.brokers, deliveries, Arc::clone(metrics))?;
@@ -147,7 +156,7 @@ impl Carrying<'_> {
             Arc::clone(readiness),
         );
         let stop = tasks.stop_token();
-        tasks.spawn("sender", sender.run(tenures.clone(), stop, config.shutdown.flush.0));
+        tasks.spawn("sender", sender.run(ownership.clone(), stop, config.shutdown.flush.0));
 
         let by_path = config.route.iter().map(|route| (Arc::from(route.path.as_str()), route.clone()));
         let routes: Routes = Arc::new(by_path.collect());
@@ -162,12 +171,13 @@ impl Carrying<'_> {
             hand_over,
         );
         readiness.set("relay", Condition::Ready);
-        tasks.spawn("decider", decider.run(tenures, Arc::clone(readiness), tasks.stop_token()));
-        self.spawn_replies(tasks, readiness, &owner)
+        tasks.spawn("decider", decider.run(ownership.clone(), Arc::clone(readiness), tasks.stop_token()));
+        tasks.spawn("tender", tender.run(pause, tasks.stop_token()));
+        self.spawn_replies(tasks, readiness, ownership)
     }
 
-    fn spawn_replies(&self, tasks: &Tasks, readiness: &Arc<Readiness>, start: &str) -> anyhow::Result<()> {
-        let Self { config, outbox, clock, metrics, .. } = self;
+    fn spawn_replies(&self, tasks: &Tasks, readiness: &Arc<Readiness>, ownership: Ownership) -> anyhow::Result<()> {
+        let Self { config, outbox, metrics, .. } = self;
         let mut topics: Vec<String> =
             config.route.iter().filter_map(|route| Some(route.replies.as_ref()?.topic.clone())).collect();
         topics.sort_unstable();
@@ -177,11 +187,17 @@ impl Carrying<'_> {
         }
         let replies = Arc::new(Replies {
             outbox: (*outbox).clone(),
-            subscriber: Subscriber::connect(&config.kafka, &config.kafka.brokers, &topics, Arc::clone(metrics))?,
+            subscriber: Subscriber::connect(
+                &config.kafka,
+                &config.replies,
+                &config.kafka.brokers,
+                &topics,
+                Arc::clone(metrics),
+            )?,
+            ownership,
             topics,
             limits: config.replies.clone(),
-            incarnation: if self.mode == Mode::Dev { start.into() } else { "".into() },
-            clock: (*clock).clone(),
+            incarnation: if self.mode == Mode::Dev { outbox.node().into() } else { "".into() },
             metrics: Arc::clone(metrics),
             readiness: Arc::clone(readiness),
         });

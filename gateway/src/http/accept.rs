@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use super::error::HttpProblem;
 use super::headers::{Media, idempotency_key, media, prefer_wait, traceparent};
 use super::{Edge, batch, body, cloudevent, read};
+use crate::crash::{self, Point};
 use crate::intake::{self, Accepted, IdempotencyKey, KeyNamespace};
 use crate::order::{OrderId, OrderStatus, OrderView, json};
 
@@ -25,6 +26,7 @@ pub(super) const LOOK_AGAIN: HeaderValue = HeaderValue::from_static("1");
 pub(super) async fn post(edge: &Edge, request: Request) -> Result<Response, HttpProblem> {
     let (parts, body) = request.into_parts();
     let (headers, limits) = (&parts.headers, &*edge.state.http);
+    edge.state.intake.admit().map_err(|full| body::unread(headers, full.into()))?;
     let media = media(headers)?;
     let own_key = idempotency_key(headers, limits.idempotency_key_bytes_max)?;
     if media == Media::NdJson {
@@ -32,6 +34,7 @@ pub(super) async fn post(edge: &Edge, request: Request) -> Result<Response, Http
     }
     let binary_key = if media == Media::Json { cloudevent::binary_key(headers)? } else { None };
     let bytes = body::read(headers, body, limits.body_bytes_max.0, limits.body_timeout.0).await?;
+    crash::at(Point::BodyRead);
     let (event_key, order) = match media {
         Media::CloudEvent => {
             let (key, order) = cloudevent::structured(&bytes)?;

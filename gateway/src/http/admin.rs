@@ -27,7 +27,7 @@ use super::error::HttpProblem;
 use super::{health, page};
 use crate::admin::Admin;
 use crate::catalog::Catalog;
-use crate::config::RouteConfig;
+use crate::config::{HttpConfig, RouteConfig};
 use crate::lifecycle::Readiness;
 use crate::status::Status;
 use crate::telemetry::Metrics;
@@ -41,6 +41,8 @@ pub struct AdminState {
     pub metrics: Arc<Metrics>,
     pub readiness: Arc<Readiness>,
     pub routes: Arc<[RouteConfig]>,
+    /// The limits of orders.
+    pub http: Arc<HttpConfig>,
     /// Where this listener listens; on loopback it answers to no other name.
     pub address: SocketAddr,
     /// Where orders are posted; the page shows it.
@@ -80,7 +82,10 @@ pub fn router(state: AdminState) -> Router {
         .route("/orders/{id}/timeline", get(orders::timeline))
         .route("/feed", get(feed::follow))
         .route("/dead", get(dead::list))
+        .route("/dead/redrive", post(dead::redrive_many))
+        .route("/dead/discard", post(dead::discard_many))
         .route("/dead/{id}", get(dead::show))
+        .route("/dead/{id}/edit", post(dead::edit))
         .route("/dead/{id}/redrive", post(dead::redrive))
         .route("/dead/{id}/discard", post(dead::discard))
         .with_state(Arc::new(desk));

@@ -29,6 +29,14 @@ pub(super) async fn read(
     tokio::time::timeout(time_max, collected).await.unwrap_or_else(|_| Err(HttpProblem::slow_body(time_max)))
 }
 
+/// The refusal of a request whose body is not read. Where it does not come along with the head anyway, the connection ends
+/// with it.
+pub(super) fn unread(headers: &HeaderMap, problem: HttpProblem) -> HttpProblem {
+    let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let is_short = declared.is_some_and(|length| length <= CLAIM_BYTES_MAX);
+    HttpProblem { close: !is_short, ..problem }
+}
+
 async fn collect(mut body: Body, declared: usize, bytes_max: usize) -> Result<Bytes, HttpProblem> {
     // Copied out of the connection's buffer: an order is kept longer than that.
     let mut bytes = Vec::with_capacity(declared.min(CLAIM_BYTES_MAX));
@@ -69,6 +77,14 @@ mod tests {
     async fn a_body_over_the_limit_is_refused_declared_or_not() {
         assert_eq!(read(&declaring("6"), silent(), 5, MINUTE).await, Err(HttpProblem::too_large(5)));
         assert_eq!(read(&HeaderMap::new(), Body::from("123456"), 5, MINUTE).await, Err(HttpProblem::too_large(5)));
+    }
+
+    #[test]
+    fn a_refusal_before_the_body_ends_the_connection_only_where_the_rest_is_long() {
+        let closes = |headers: &HeaderMap| unread(headers, HttpProblem::internal()).close;
+        assert!(!closes(&declaring("320")));
+        assert!(closes(&declaring("1000000")));
+        assert!(closes(&HeaderMap::new()), "chunks of unknown length");
     }
 
     #[tokio::test]

@@ -27,6 +27,12 @@ impl Meter {
         Self { pattern: pattern.to_owned(), metrics, cells: Default::default() }
     }
 
+    /// Counts a request that is being answered, until what it gives is dropped.
+    pub(super) fn open(&self) -> Open {
+        self.metrics.http_open.inc();
+        Open(Arc::clone(&self.metrics))
+    }
+
     /// Counts an answer to a request that began at `begun`.
     pub(super) fn count(&self, method: &Method, status: StatusCode, begun: Instant) {
         self.metrics.http_request_seconds.observe(begun.elapsed().as_secs_f64());
@@ -40,6 +46,16 @@ impl Meter {
     fn counter(&self, method: usize, status: StatusCode) -> Counter {
         let labels = HttpLabels { route: self.pattern.clone(), method: METHODS[method], status: status.as_u16() };
         self.metrics.http_requests.get_or_create(&labels).clone()
+    }
+}
+
+/// A request that is being answered.
+#[derive(Debug)]
+pub(super) struct Open(Arc<Metrics>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.http_open.dec();
     }
 }
 

@@ -134,7 +134,11 @@ async fn one(
                 }
             }
             Wake::Beat => {
-                Box::pin(peer.send(BEAT.to_vec())).await?;
+                let mut news = BEAT.to_vec();
+                if status.is_late() {
+                    news.extend(Box::pin(read_one(status, &mut order, stop)).await);
+                }
+                Box::pin(peer.send(news)).await?;
                 beat.as_mut().reset(Instant::now() + heartbeat);
             }
             Wake::Gone => return Err(Cut),
@@ -182,12 +186,7 @@ async fn many(
         match wake {
             Wake::Changed => {
                 let Some((index, listener)) = woken else { continue };
-                let mut events = Vec::new();
-                for (name, view) in after(status, &mut orders[index], stop).await {
-                    let mut versions: Vec<u64> = orders.iter().map(|order| order.version).collect();
-                    versions[index] = view.version;
-                    write_event(&mut events, name, &encode_versions(&ids, &versions), &view);
-                }
+                let events = read_of_many(status, &ids, &mut orders, index, stop).await;
                 if !orders[index].is_final {
                     waiting.push(change_of(index, listener));
                 }
@@ -196,7 +195,16 @@ async fn many(
                 }
             }
             Wake::Beat => {
-                peer.send(BEAT.to_vec()).await?;
+                let mut news = BEAT.to_vec();
+                for index in (0..orders.len()).filter(|_| status.is_late()) {
+                    if !orders[index].is_final {
+                        news.extend(read_of_many(status, &ids, &mut orders, index, stop).await);
+                    }
+                }
+                peer.send(news).await?;
+                if orders.iter().all(|order| order.is_final) {
+                    return Ok(());
+                }
                 beat.as_mut().reset(Instant::now() + heartbeat);
             }
             Wake::Gone => return Err(Cut),
@@ -204,6 +212,23 @@ async fn many(
         }
     }
     Ok(())
+}
+
+/// What the reader lacks of one of its orders.
+async fn read_of_many(
+    status: &Status,
+    ids: &[OrderId],
+    orders: &mut [Followed],
+    index: usize,
+    stop: &CancellationToken,
+) -> Vec<u8> {
+    let mut events = Vec::new();
+    for (name, view) in after(status, &mut orders[index], stop).await {
+        let mut versions: Vec<u64> = orders.iter().map(|order| order.version).collect();
+        versions[index] = view.version;
+        write_event(&mut events, name, &encode_versions(ids, &versions), &view);
+    }
+    events
 }
 
 async fn change_of(index: usize, mut listener: Listener) -> (usize, Listener) {

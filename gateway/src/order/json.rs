@@ -12,6 +12,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer as _, Error as _, MapAccess, SeqAccess, Visitor};
 
+pub(super) use pointer::index;
 pub use pointer::{InvalidPointer, JsonPointer};
 
 /// The deepest limit there is: beyond it the parser's own guard against deep input would speak first.

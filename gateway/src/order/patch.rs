@@ -10,8 +10,6 @@
 //!
 //! How many operations and bytes a plugin may give (`plugin`).
 
-mod scan;
-
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -19,7 +17,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use scan::{Child, children, depth, skip_space};
+use super::scan::{Child, children, depth, skip_space};
 
 /// Most levels that an operation may reach: those of its pointer and of its value together.
 pub const DEPTH_MAX: usize = 64;
@@ -257,7 +255,7 @@ fn index(token: &str) -> Option<Index> {
     if is_plain { token.parse().ok().map(Index::At) } else { None }
 }
 
-fn push_name(text: &mut Vec<u8>, name: &str) {
+pub(super) fn push_name(text: &mut Vec<u8>, name: &str) {
     text.extend_from_slice(serde_json::Value::from(name).to_string().as_bytes());
     text.push(b':');
 }

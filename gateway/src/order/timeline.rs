@@ -47,10 +47,12 @@ pub enum Happening {
     Cancelled { effect: bool },
     /// The client handed in another body; without effect once a record existed.
     Revised { effect: bool },
-    /// Put back by the operator.
-    Redriven { by: &'static str },
-    /// Given up by the operator.
-    Discarded { by: &'static str },
+    /// Put back by an operator.
+    Redriven { by: String },
+    /// Given up by an operator.
+    Discarded { by: String },
+    /// An operator handed in another body for it while it was dead.
+    Edited { by: String },
 }
 
 /// The happenings of one transaction as JSON, for storage.

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rusqlite::params;
 
-use super::order_row::OrderState;
+use super::needs::{Needs, NewKey, Operation};
 use super::wake::Changed;
-use super::writer::Tx;
-use crate::entry::{Entry, EntryKind};
-use crate::order::timeline::{Happening, to_json};
+use super::work::{KeyState, NewEntry, NewOrderRow, Work};
+use crate::crash::Point;
+use crate::entry::{Entry, EntryKind, EntryPlace};
 use crate::order::{OrderId, OrderStatus, Slot};
 
 /// An order to be kept.
@@ -49,58 +48,6 @@ pub enum Kept {
     OrderKeyChanged,
 }
 
-pub(super) fn accept(tx: &mut Tx<'_>, order: &NewOrder) -> rusqlite::Result<Kept> {
-    if let Some(hash) = &order.idempotency
-        && let Some(kept) = bind_key(tx, order.id, hash)?
-    {
-        return Ok(kept);
-    }
-    let (accepted, number) = (tx.next_sequence(), tx.next_sequence());
-    tx.execute(
-        "INSERT INTO orders (id, route, order_key, slot, status, accepted_at, updated_at, traceparent, body_at)
-         VALUES (?1, ?2, ?3, ?4, 'PENDING', ?5, ?5, ?6, ?7)",
-        params![order.id, order.route, order.order_key, order.slot, tx.now, order.traceparent, accepted],
-    )?;
-    tx.execute(
-        "INSERT INTO history (order_id, sequence, version, at, status, entries, body) VALUES (?1, ?2, 1, ?3, 'PENDING', ?4, ?5)",
-        params![order.id, accepted, tx.now, r#"[{"kind":"accepted"}]"#, order.body.as_ref()],
-    )?;
-    append(tx, number, order.slot, EntryKind::Order, order.id, None)?;
-    let entry = Entry {
-        number,
-        slot: order.slot,
-        kind: EntryKind::Order,
-        order_id: order.id,
-        route: Arc::clone(&order.route),
-        order_key: Arc::clone(&order.order_key),
-        accepted_at: tx.now,
-        traceparent: Arc::clone(&order.traceparent),
-        body: order.body.clone(),
-        payload: None,
-        redrives: 0,
-    };
-    tx.note_entry(number, Some(entry));
-    tx.note_change(Changed { order_id: order.id, sequence: accepted });
-    tx.note_status(None, Some(OrderStatus::Pending));
-    Ok(Kept::New(order.id))
-}
-
-/// Binds the key to the order, or says what it is bound to.
-fn bind_key(tx: &mut Tx<'_>, id: OrderId, hash: &KeyHash) -> rusqlite::Result<Option<Kept>> {
-    let bound = tx.execute(
-        "INSERT INTO idempotency (key_hash, fingerprint, order_id, created_at) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT (key_hash) DO NOTHING",
-        params![hash.key, hash.fingerprint, id, tx.now],
-    )?;
-    if bound == 1 {
-        return Ok(None);
-    }
-    tx.query_one("SELECT fingerprint, order_id FROM idempotency WHERE key_hash = ?1", [hash.key], |row| {
-        let fingerprint: [u8; 32] = row.get(0)?;
-        Ok(if fingerprint == hash.fingerprint { Kept::Replay(row.get(1)?) } else { Kept::KeyReused })
-    })
-}
-
 /// A client's command on its order.
 #[derive(Debug, Clone)]
 pub struct NewCommand {
@@ -113,57 +60,237 @@ pub struct NewCommand {
     pub idempotency: Option<KeyHash>,
 }
 
+/// A request of a client that is kept by an entry of its own.
+#[derive(Debug)]
+pub(super) enum Intake {
+    Order(NewOrder),
+    Command(NewCommand),
+}
+
+/// Keeps one request.
+#[derive(Debug)]
+pub(super) struct KeepOne(pub(super) Intake);
+
+/// Keeps many requests, each with a result of its own, in their order.
+#[derive(Debug)]
+pub(super) struct KeepAll(pub(super) Vec<Intake>);
+
+impl Operation for KeepOne {
+    type Output = Kept;
+    const WRITTEN: Option<Point> = Some(Point::AcceptWritten);
+
+    fn needs(&self) -> Needs<'_> {
+        needs_of(std::slice::from_ref(&self.0))
+    }
+
+    fn run<'a>(&'a self, work: &mut Work<'a>) -> Kept {
+        self.0.keep(work)
+    }
+}
+
+impl Operation for KeepAll {
+    type Output = Vec<Kept>;
+    const WRITTEN: Option<Point> = Some(Point::AcceptWritten);
+
+    fn needs(&self) -> Needs<'_> {
+        needs_of(&self.0)
+    }
+
+    fn run<'a>(&'a self, work: &mut Work<'a>) -> Vec<Kept> {
+        self.0.iter().map(|intake| intake.keep(work)).collect()
+    }
+}
+
+/// Keys in their order, of twins the first; the orders that commands are about.
+fn needs_of(intakes: &[Intake]) -> Needs<'_> {
+    let mut needs = Needs::default();
+    for intake in intakes {
+        if let Some(hash) = intake.idempotency() {
+            needs.keys.push(NewKey { hash: *hash, order_id: intake.order_id() });
+        }
+        if let Intake::Command(command) = intake {
+            needs.orders.push(command.order_id);
+        }
+    }
+    needs.keys.sort_by_key(|new| new.hash.key);
+    needs.keys.dedup_by_key(|new| new.hash.key);
+    needs.orders.sort_unstable();
+    needs.orders.dedup();
+    needs
+}
+
+impl Intake {
+    /// What it adds to a batch.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Order(order) => order.body.len(),
+            Self::Command(command) => command.payload.as_ref().map_or(0, Bytes::len),
+        }
+    }
+
+    fn idempotency(&self) -> Option<&KeyHash> {
+        match self {
+            Self::Order(order) => order.idempotency.as_ref(),
+            Self::Command(command) => command.idempotency.as_ref(),
+        }
+    }
+
+    fn order_id(&self) -> OrderId {
+        match self {
+            Self::Order(order) => order.id,
+            Self::Command(command) => command.order_id,
+        }
+    }
+
+    fn keep<'a>(&'a self, work: &mut Work<'a>) -> Kept {
+        match self {
+            Self::Order(order) => accept(work, order),
+            Self::Command(command) => promise(work, command),
+        }
+    }
+}
+
+/// Keeps an order.
+fn accept<'a>(work: &mut Work<'a>, order: &'a NewOrder) -> Kept {
+    if let Some(hash) = &order.idempotency {
+        if let Some(kept) = bound_before(work, hash) {
+            return kept;
+        }
+        claim(work, hash, order.id);
+    }
+    let out = &mut work.out;
+    let (sequence, number) = (out.next_sequence(), out.next_sequence());
+    out.writes.new_orders.push(NewOrderRow { order, sequence, number });
+    let entry = Entry {
+        place: EntryPlace::of(number),
+        slot: order.slot,
+        kind: EntryKind::Order,
+        order_id: order.id,
+        route: Arc::clone(&order.route),
+        order_key: Arc::clone(&order.order_key),
+        accepted_at: out.now,
+        traceparent: Arc::clone(&order.traceparent),
+        body: order.body.clone(),
+        payload: None,
+        redrives: 0,
+    };
+    out.notes.entries.push(NewEntry { number, entry: Some(entry) });
+    out.notes.changed.push(Changed { order_id: order.id, sequence });
+    out.notes.count(None, Some(OrderStatus::Pending));
+    Kept::New(order.id)
+}
+
 /// Promises a command: it is decided by the slot's owner, after the order's own entry.
-pub(super) fn command(tx: &mut Tx<'_>, command: &NewCommand) -> rusqlite::Result<Kept> {
-    let found = OrderState::find(tx, command.order_id)?;
-    let Some(order) = found.filter(|order| order.route == command.route) else { return Ok(Kept::Unknown) };
+fn promise(work: &mut Work<'_>, command: &NewCommand) -> Kept {
+    let Some(order) = work.orders.get(command.order_id).filter(|order| order.route == command.route) else {
+        return Kept::Unknown;
+    };
     if command.order_key.as_ref().is_some_and(|order_key| *order_key != order.order_key) {
-        return Ok(Kept::OrderKeyChanged);
+        return Kept::OrderKeyChanged;
     }
-    if let Some(hash) = &command.idempotency
-        && let Some(kept) = bind_key(tx, command.order_id, hash)?
-    {
-        return Ok(kept);
-    }
-    let forbidden = match command.kind {
+    let slot = order.slot;
+    let is_forbidden = match command.kind {
         EntryKind::Revise => order.has_record || !matches!(order.status, OrderStatus::Pending | OrderStatus::Held),
         _ => order.is_final,
     };
-    if forbidden {
-        // Nothing was promised, so the key stays free.
-        if let Some(hash) = &command.idempotency {
-            tx.execute("DELETE FROM idempotency WHERE key_hash = ?1", [hash.key])?;
+    if let Some(hash) = &command.idempotency {
+        if let Some(kept) = bound_before(work, hash) {
+            return kept;
         }
-        return Ok(Kept::TooLate);
+        // Where nothing is promised the key stays free.
+        if !is_forbidden {
+            claim(work, hash, command.order_id);
+        }
     }
-    let number = tx.next_sequence();
-    append(tx, number, order.slot, command.kind, command.order_id, command.payload.as_deref())?;
-    tx.note_entry(number, None);
-    Ok(Kept::New(command.order_id))
+    if is_forbidden {
+        return Kept::TooLate;
+    }
+    work.out.append(slot, command.kind, command.order_id, command.payload.clone());
+    Kept::New(command.order_id)
 }
 
-/// Appends a row to the outbox.
-pub(super) fn append(
-    tx: &mut Tx<'_>,
-    number: i64,
-    slot: Slot,
-    kind: EntryKind,
-    id: OrderId,
-    payload: Option<&[u8]>,
-) -> rusqlite::Result<()> {
-    tx.execute(
-        "INSERT INTO outbox (number, slot, kind, order_id, at, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        params![number, slot, kind.as_str(), id, tx.now, payload],
-    )?;
-    Ok(())
+/// What the key is bound to, if it was bound before.
+fn bound_before(work: &mut Work<'_>, hash: &KeyHash) -> Option<Kept> {
+    let bound = work.key(hash)?;
+    match bound.state {
+        KeyState::Fresh => None,
+        KeyState::Bound | KeyState::Rebound if bound.hash.fingerprint == hash.fingerprint => {
+            Some(Kept::Replay(bound.order_id))
+        }
+        KeyState::Bound | KeyState::Rebound => Some(Kept::KeyReused),
+    }
 }
 
-/// Adds to an order's timeline what changes nothing a client sees.
-pub(super) fn note(tx: &mut Tx<'_>, order: &OrderState, happenings: &[Happening]) -> rusqlite::Result<()> {
-    let sequence = tx.next_sequence();
-    tx.execute(
-        "INSERT INTO history (order_id, sequence, version, at, entries) VALUES (?1, ?2, ?3, ?4, ?5)",
-        params![order.id, sequence, order.version, tx.now, to_json(happenings)],
-    )?;
-    Ok(())
+/// Takes a key that this transaction inserted. It was inserted for the first request that has it, of which another may
+/// have come to nothing.
+fn claim(work: &mut Work<'_>, hash: &KeyHash, id: OrderId) {
+    let Some(bound) = work.key(hash) else { return };
+    let is_as_inserted = bound.order_id == id && bound.hash.fingerprint == hash.fingerprint;
+    bound.state = if is_as_inserted { KeyState::Bound } else { KeyState::Rebound };
+    (bound.order_id, bound.hash.fingerprint) = (id, hash.fingerprint);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::work::{BoundKey, Notes};
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::order::Slot;
+
+    const KEY: [u8; 32] = [1; 32];
+
+    fn order(fingerprint: u8) -> NewOrder {
+        NewOrder {
+            id: OrderId::generate(),
+            route: "/orders".into(),
+            order_key: "k".into(),
+            slot: Slot::of("/orders", "k"),
+            traceparent: "".into(),
+            body: Bytes::from_static(b"{}"),
+            idempotency: Some(KeyHash { key: KEY, fingerprint: [fingerprint; 32] }),
+        }
+    }
+
+    /// A command on an order that does not exist.
+    fn vain(fingerprint: u8) -> NewCommand {
+        let NewOrder { id: order_id, route, idempotency, .. } = order(fingerprint);
+        NewCommand { kind: EntryKind::Cancel, order_id, route, payload: None, order_key: None, idempotency }
+    }
+
+    /// Keeps a batch on a database that has nothing; returns what became of it and of its key.
+    fn keep(batch: Vec<Intake>) -> (Vec<Kept>, BoundKey) {
+        let batch = KeepAll(batch);
+        let mut work = Work::new(Timestamp(1), 0, Notes::default());
+        let fresh = |new: &NewKey| BoundKey { hash: new.hash, order_id: new.order_id, state: KeyState::Fresh };
+        work.keys = batch.needs().keys.iter().map(fresh).collect();
+        assert_eq!(work.keys.len(), 1, "twins share their key");
+        let kept = batch.run(&mut work);
+        (kept, work.keys[0])
+    }
+
+    #[test]
+    fn the_first_of_twins_has_the_key_that_was_bound_for_it() {
+        let (first, second) = (order(1), order(1));
+        let id = first.id;
+        let (kept, key) = keep(vec![Intake::Order(first), Intake::Order(second), Intake::Order(order(2))]);
+        assert_eq!(kept, [Kept::New(id), Kept::Replay(id), Kept::KeyReused]);
+        assert_eq!((key.state, key.order_id), (KeyState::Bound, id));
+    }
+
+    #[test]
+    fn a_key_bound_for_a_request_that_came_to_nothing_is_of_the_next_one_that_has_it() {
+        let (kept_order, twin) = (order(2), order(2));
+        let id = kept_order.id;
+        let batch =
+            vec![Intake::Command(vain(1)), Intake::Order(kept_order), Intake::Order(twin), Intake::Order(order(1))];
+        let (kept, key) = keep(batch);
+        assert_eq!(kept, [Kept::Unknown, Kept::New(id), Kept::Replay(id), Kept::KeyReused]);
+        assert_eq!((key.state, key.order_id, key.hash.fingerprint), (KeyState::Rebound, id, [2; 32]));
+    }
+
+    #[test]
+    fn a_key_that_nobody_gets_stays_unclaimed() {
+        let (kept, key) = keep(vec![Intake::Command(vain(1)), Intake::Command(vain(1))]);
+        assert_eq!((kept.as_slice(), key.state), ([Kept::Unknown; 2].as_slice(), KeyState::Fresh));
+    }
 }

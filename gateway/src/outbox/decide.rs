@@ -6,16 +6,18 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rusqlite::params;
 
 use super::Lost;
-use super::accept::{append, note};
-use super::order_row::OrderState;
-use super::slots::Strikes;
-use super::values::json;
-use super::writer::Tx;
+use super::dead::{DEAD, Death, bury};
+use super::json::json;
+use super::needs::{Needs, Operation};
+use super::owning::Strikes;
+use super::state::OrderState;
+use super::work::{DecideCursor, HeldPlace, HeldRow, NextDead, Out, RecordRow, SuspicionStep, Work};
 use crate::clock::Timestamp;
-use crate::entry::EntryKind;
+use crate::crash::Point;
+use crate::dead::DeadKind;
+use crate::entry::{EntryKind, EntryPlace};
 use crate::order::timeline::Happening;
 use crate::order::{Held, OrderId, OrderStatus, Problem, Slot};
 use crate::record::Record;
@@ -25,8 +27,9 @@ use crate::route::Rules;
 pub const BEHIND: &str = "behind";
 /// The reason of an order that is judged aside, since the plugins of its route take long.
 pub const BUSY: &str = "busy";
-/// The reason of a dead order.
-pub const DEAD: &str = "dead";
+
+/// An operator who gave no name.
+const OPERATOR: &str = "operator";
 
 /// What one pass decided.
 #[derive(Debug)]
@@ -44,9 +47,9 @@ pub struct SlotPass {
     pub slot: Slot,
     pub epoch: i64,
     /// The decide cursor the batch was read at.
-    pub from: i64,
+    pub from: EntryPlace,
     /// The last entry carried; `from` if only held orders were looked at.
-    pub to: i64,
+    pub to: EntryPlace,
     pub items: Vec<Item>,
     /// Whether the slot was suspect and is no more once this is committed.
     pub clears_suspicion: bool,
@@ -62,13 +65,15 @@ pub struct Item {
     pub runs: Vec<Happening>,
     /// `name@digest` of those plugins, by comma.
     pub plugins: String,
+    /// The operator in whose name it is done, if it is an operator's doing.
+    pub by: Option<String>,
 }
 
 /// Where an item came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// A row of the outbox, with its number.
-    Entry { kind: EntryKind, number: i64 },
+    /// A row of the outbox.
+    Entry { kind: EntryKind, place: EntryPlace },
     /// A row of the held table, as it was read.
     Held { attempts: u32 },
 }
@@ -78,7 +83,8 @@ pub enum Origin {
 pub enum Step {
     /// The plugins let it pass.
     Pass {
-        record: Box<Record>,
+        /// At least one; they stand together in the log.
+        records: Vec<Record>,
         patch: Option<String>,
     },
     Reject(Vec<Problem>),
@@ -115,326 +121,309 @@ pub struct Decided {
 /// What became of a slot's part.
 #[derive(Debug, Default)]
 pub struct SlotDecided {
-    /// Per item the number its record got, if it made one.
+    /// Per item the number its first record got, if it made any.
     pub numbers: Vec<Option<i64>>,
     /// Keys whose held rows changed, and whether any is left.
     pub held_keys: Vec<(Arc<str>, Arc<str>, bool)>,
 }
 
-pub(super) fn decide(tx: &mut Tx<'_>, pass: &Pass, rules: &Rules) -> rusqlite::Result<Decided> {
-    let slots = pass.slots.iter().map(|part| decide_slot(tx, part, rules)).collect::<rusqlite::Result<_>>()?;
-    tx.execute("UPDATE begun SET batch = ?1, is_open = (?1 <> '')", [&pass.still_open])?;
-    if pass.ran_alone {
-        tx.execute("UPDATE suspects SET alone = NULL", [])?;
-    }
-    Ok(Decided { slots })
+/// Commits what a pass decided.
+#[derive(Debug)]
+pub(super) struct Decide {
+    pub(super) pass: Arc<Pass>,
+    pub(super) rules: Arc<Rules>,
 }
 
-fn decide_slot(tx: &mut Tx<'_>, part: &SlotPass, rules: &Rules) -> rusqlite::Result<Result<SlotDecided, Lost>> {
-    let stored = tx.query_one(
-        "SELECT epoch, number, last_record FROM slots JOIN decide_cursors USING (slot) WHERE slot = ?1",
-        [part.slot],
-        |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)),
-    )?;
-    let Some((epoch, number, last_record)) = stored else { return Ok(Err(Lost)) };
-    if (epoch, number) != (part.epoch, part.from) {
-        return Ok(Err(Lost));
+impl Operation for Decide {
+    type Output = Decided;
+    const WRITTEN: Option<Point> = Some(Point::DecideWritten);
+
+    fn needs(&self) -> Needs<'_> {
+        let mut needs = Needs { locks_orders: true, ..Needs::default() };
+        needs.deciding = self.pass.slots.iter().map(|part| (part.slot, part.epoch)).collect();
+        needs.deciding.sort_unstable();
+        needs.orders.reserve(self.pass.slots.iter().map(|part| part.items.len()).sum());
+        for item in self.pass.slots.iter().flat_map(|part| &part.items) {
+            if matches!(item.step, Step::Outcome(_)) {
+                continue;
+            }
+            needs.orders.push(item.order_id);
+            if matches!(item.origin, Origin::Held { .. }) || matches!(item.step, Step::Cancel | Step::Revise(_)) {
+                needs.held.push(item.order_id);
+            }
+            let is_of_dead = matches!(item.origin, Origin::Entry { kind: EntryKind::Redrive | EntryKind::Discard, .. });
+            if is_of_dead || matches!(item.step, Step::Cancel) {
+                needs.dead.push(item.order_id);
+            }
+        }
+        for ids in [&mut needs.orders, &mut needs.held, &mut needs.dead] {
+            ids.sort_unstable();
+            ids.dedup();
+        }
+        needs
     }
-    let mut deciding = Deciding { tx, rules, slot: part.slot, last_record, place: None, touched: Vec::new() };
-    let numbers = part.items.iter().map(|item| deciding.apply(item)).collect::<rusqlite::Result<Vec<_>>>()?;
-    let Deciding { last_record, touched, .. } = deciding;
+
+    fn run<'a>(&'a self, work: &mut Work<'a>) -> Decided {
+        let slots = self.pass.slots.iter().map(|part| decide_slot(work, part, &self.rules)).collect();
+        work.out.writes.begun = Some(&self.pass.still_open);
+        work.out.writes.survived_alone = self.pass.ran_alone;
+        Decided { slots }
+    }
+
+    fn complete(&self, decided: &mut Decided, are_held: &[bool]) {
+        let keys = decided.slots.iter_mut().flatten().flat_map(|slot| &mut slot.held_keys);
+        for ((.., is_held), found) in keys.zip(are_held) {
+            *is_held = *found;
+        }
+    }
+}
+
+fn decide_slot<'a>(work: &mut Work<'a>, part: &'a SlotPass, rules: &Rules) -> Result<SlotDecided, Lost> {
+    let index = work.deciding.iter().position(|cursor| cursor.slot == part.slot).ok_or(Lost)?;
+    if work.deciding[index].at != part.from {
+        return Err(Lost);
+    }
+    let cursor = work.deciding[index];
+    let mut deciding = Deciding { work, rules, cursor, taken: None, touched: Vec::new() };
+    let numbers = part.items.iter().map(|item| deciding.apply(item)).collect();
+    let Deciding { mut cursor, touched, .. } = deciding;
+    cursor.at = part.to;
+    cursor.is_moved = true;
+    cursor.suspicion = if part.clears_suspicion {
+        SuspicionStep::Cleared
+    } else if part.to != part.from {
+        SuspicionStep::CulpritGone
+    } else {
+        SuspicionStep::Same
+    };
+    work.deciding[index] = cursor;
     let mut held_keys = Vec::with_capacity(touched.len());
     for (route, order_key) in touched {
-        let is_held = head_is_due(tx, part.slot, &route, &order_key)?;
-        held_keys.push((route, order_key, is_held));
+        work.out.writes.touched.push((part.slot, Arc::clone(&route), Arc::clone(&order_key)));
+        // Told by the store step.
+        held_keys.push((route, order_key, false));
     }
-    tx.execute(
-        "UPDATE decide_cursors SET number = ?2, last_record = ?3 WHERE slot = ?1",
-        params![part.slot, part.to, last_record],
-    )?;
-    if part.clears_suspicion {
-        tx.execute("DELETE FROM suspects WHERE slot = ?1", [part.slot])?;
-    } else if part.to != part.from {
-        // The culprit was the next entry, or is a held order with a count of its own.
-        tx.execute("UPDATE suspects SET culprit = NULL WHERE slot = ?1 AND culprit IS NOT NULL", [part.slot])?;
-    }
-    Ok(Ok(SlotDecided { numbers, held_keys }))
+    Ok(SlotDecided { numbers, held_keys })
 }
 
-/// Makes sure that the first held order of a key is looked at some time; returns whether the key has any.
-///
-/// Those behind have no time of their own: whoever becomes first, by whatever happened, is due at once.
-fn head_is_due(tx: &mut Tx<'_>, slot: Slot, route: &str, order_key: &str) -> rusqlite::Result<bool> {
-    let head = tx.query_one(
-        "SELECT order_id, due_at IS NULL FROM held WHERE slot = ?1 AND route = ?2 AND order_key = ?3
-         ORDER BY place LIMIT 1",
-        params![slot, route, order_key],
-        |row| Ok((row.get::<_, OrderId>(0)?, row.get::<_, bool>(1)?)),
-    )?;
-    let Some((id, is_timeless)) = head else { return Ok(false) };
-    if is_timeless {
-        tx.execute("UPDATE held SET due_at = ?2 WHERE order_id = ?1", params![id, tx.now])?;
-    }
-    Ok(true)
-}
-
-/// Makes orders due that wait after a fault of a plugin: another version judges them now.
-pub(super) fn retry_faults(tx: &mut Tx<'_>) -> rusqlite::Result<usize> {
-    tx.execute(
-        "UPDATE held SET due_at = ?1 WHERE due_at > ?1 AND order_id IN
-             (SELECT id FROM orders WHERE status = 'HELD' AND json_extract(held, '$.reason') = 'fault')",
-        params![tx.now],
-    )
-}
-
-struct Deciding<'t, 'c> {
-    tx: &'t mut Tx<'c>,
-    rules: &'t Rules,
-    slot: Slot,
-    last_record: i64,
-    /// Where the held order stood whose row was just taken.
-    place: Option<i64>,
+/// A slot's part under way.
+struct Deciding<'w, 'a> {
+    work: &'w mut Work<'a>,
+    rules: &'w Rules,
+    cursor: DecideCursor,
+    /// The held row that was just taken.
+    taken: Option<HeldRow>,
     touched: Vec<(Arc<str>, Arc<str>)>,
 }
 
-impl Deciding<'_, '_> {
-    /// Applies one item and returns the number of its record, if it made one.
-    fn apply(&mut self, item: &Item) -> rusqlite::Result<Option<i64>> {
+impl<'a> Deciding<'_, 'a> {
+    /// Applies one item and returns the number of its first record, if it made any.
+    fn apply(&mut self, item: &'a Item) -> Option<i64> {
         if let Step::Outcome(record) = &item.step {
-            return self.append_record(record).map(Some);
+            return Some(append(&mut self.cursor, &mut self.work.out, std::slice::from_ref(&**record)).0);
         }
+        let order = self.work.orders.get_mut(item.order_id)?;
         if matches!(item.origin, Origin::Entry { kind: EntryKind::Order, .. }) {
-            self.note_key(item.order_id)?;
+            // From now on, with the cursor behind its entry, the order is found by its key here.
+            self.work.out.writes.order_keys.push(order.id);
+            if let Step::Pass { records, patch } = &item.step {
+                if !order.note_record(&mut self.work.out, &item.runs, patch.as_deref()) {
+                    return None;
+                }
+                let (first, last) = append(&mut self.cursor, &mut self.work.out, records);
+                order.note_numbers(first, last);
+                return Some(first);
+            }
         }
-        if let (Step::Pass { record, patch }, Origin::Entry { kind: EntryKind::Order, .. }) = (&item.step, item.origin)
-        {
-            let is_pending = OrderState::note_record(self.tx, item.order_id, &item.runs, patch.as_deref())?;
-            return if is_pending { self.append_record(record).map(Some) } else { Ok(None) };
+        // Out of the working set while other parts of it change.
+        let mut order = order.clone();
+        let number = self.apply_to(&mut order, item);
+        if let Some(place) = self.work.orders.get_mut(item.order_id) {
+            *place = order;
         }
-        let Some(mut order) = OrderState::find(self.tx, item.order_id)? else { return Ok(None) };
-        if !self.still_stands(&order, item)? {
-            return Ok(None);
+        number
+    }
+
+    fn apply_to(&mut self, order: &mut OrderState, item: &'a Item) -> Option<i64> {
+        self.taken = None;
+        if !self.still_stands(order, item) {
+            return None;
         }
         let mut happenings = Vec::with_capacity(item.runs.len() + 2);
         if matches!(item.origin, Origin::Entry { kind: EntryKind::Redrive, .. }) {
-            happenings.push(Happening::Redriven { by: "operator" });
+            happenings.push(Happening::Redriven { by: item.by.clone().unwrap_or_else(|| OPERATOR.to_owned()) });
         }
         happenings.extend(item.runs.iter().cloned());
         match &item.step {
-            Step::Pass { record, patch } => self.pass(&mut order, record, patch.as_deref(), &happenings).map(Some),
-            step => self.stay(&mut order, item, step, happenings).map(|()| None),
+            Step::Pass { records, patch } => Some(self.pass(order, records, patch.as_deref(), &happenings)),
+            step => {
+                self.stay(order, item, step, happenings);
+                None
+            }
         }
-    }
-
-    /// From now on, with the cursor behind its entry, the order is found by its key here.
-    fn note_key(&mut self, id: OrderId) -> rusqlite::Result<()> {
-        self.tx.execute(
-            "INSERT INTO order_keys (order_key, route, order_id) SELECT order_key, route, id FROM orders WHERE id = ?1
-             ON CONFLICT DO NOTHING",
-            [id],
-        )?;
-        Ok(())
     }
 
     /// Whether the order is still as the pass read it; clears the row the item came from (PROTOCOL D2).
-    fn still_stands(&mut self, order: &OrderState, item: &Item) -> rusqlite::Result<bool> {
+    fn still_stands(&mut self, order: &mut OrderState, item: &Item) -> bool {
         match item.origin {
             Origin::Held { attempts } => self.take_held_row(order, attempts),
-            Origin::Entry { kind: EntryKind::Order, .. } => {
-                Ok(order.status == OrderStatus::Pending && !order.has_record)
-            }
+            Origin::Entry { kind: EntryKind::Order, .. } => order.status == OrderStatus::Pending && !order.has_record,
             Origin::Entry { kind: EntryKind::Redrive, .. } => {
-                let is_dead = self.tx.execute("DELETE FROM dead WHERE order_id = ?1", [order.id])? == 1;
-                if is_dead {
-                    self.tx.execute("UPDATE orders SET redrives = redrives + 1 WHERE id = ?1", [order.id])?;
-                }
-                Ok(is_dead)
+                let was_dead = self.take_dead(order.id);
+                order.redrives += u32::from(was_dead);
+                was_dead
             }
-            Origin::Entry { kind: EntryKind::Discard, .. } => {
-                Ok(self.tx.execute("DELETE FROM dead WHERE order_id = ?1", [order.id])? == 1)
-            }
-            Origin::Entry { kind: EntryKind::Cancel | EntryKind::Revise | EntryKind::Outcome, .. } => Ok(true),
+            Origin::Entry { kind: EntryKind::Discard, .. } => self.take_dead(order.id),
+            Origin::Entry { kind: EntryKind::Cancel | EntryKind::Revise | EntryKind::Outcome, .. } => true,
         }
     }
 
-    fn take_held_row(&mut self, order: &OrderState, attempts: u32) -> rusqlite::Result<bool> {
+    fn take_held_row(&mut self, order: &OrderState, attempts: u32) -> bool {
         self.touch(order);
-        self.place = self.tx.query_one(
-            "DELETE FROM held WHERE order_id = ?1 AND attempts = ?2 RETURNING place",
-            params![order.id, attempts],
-            |row| row.get(0),
-        )?;
-        Ok(self.place.is_some())
+        let place = self.work.held.get_mut(&order.id);
+        self.taken = place.and_then(|place| place.row.take_if(|row| row.attempts == attempts));
+        self.taken.is_some()
+    }
+
+    fn take_dead(&mut self, id: OrderId) -> bool {
+        let place = self.work.dead.get_mut(&id);
+        place.is_some_and(|place| !matches!(std::mem::take(&mut place.next), NextDead::None))
     }
 
     /// Lets a held order pass.
     fn pass(
         &mut self,
         order: &mut OrderState,
-        record: &Record,
-        patch: Option<&str>,
+        records: &'a [Record],
+        patch: Option<&'a str>,
         happenings: &[Happening],
-    ) -> rusqlite::Result<i64> {
-        let number = self.append_record(record)?;
-        order.enter(self.tx, OrderStatus::Pending, false);
+    ) -> i64 {
+        let (first, last) = append(&mut self.cursor, &mut self.work.out, records);
+        let out = &mut self.work.out;
+        order.enter(out, OrderStatus::Pending, false);
         order.has_record = true;
+        order.note_numbers(first, last);
         order.patch_at = None;
-        order.store_with(self.tx, happenings, None, patch)?;
-        Ok(number)
+        order.store_with(out, happenings, None, patch);
+        first
     }
 
     /// Every step that makes no record.
-    fn stay(
-        &mut self,
-        order: &mut OrderState,
-        item: &Item,
-        step: &Step,
-        mut happenings: Vec<Happening>,
-    ) -> rusqlite::Result<()> {
+    fn stay(&mut self, order: &mut OrderState, item: &'a Item, step: &'a Step, mut happenings: Vec<Happening>) {
+        let now = self.work.out.now;
         match step {
             Step::Reject(problems) => {
                 order.problems.clone_from(problems);
                 happenings.push(Happening::Verdict { status: OrderStatus::Rejected.as_str() });
-                self.end(order, OrderStatus::Rejected, &happenings)
+                self.end(order, OrderStatus::Rejected, &happenings);
             }
             Step::Hold { reason, detail, due_at, strikes } => {
-                let first = first_hold(order, item);
+                let (since, attempts) = first_hold(order, item);
                 let held = Held {
                     reason: reason.clone(),
                     detail: Some(detail.clone()),
-                    since: first.0.unwrap_or(self.tx.now),
+                    since: since.unwrap_or(now),
                     next_attempt_at: Some(*due_at),
-                    attempts: first.1,
+                    attempts,
                 };
-                self.hold(order, item, held, Some(*due_at), *strikes, happenings)
+                self.hold(order, held, Some(*due_at), *strikes, happenings);
             }
             Step::Aside => {
                 let held = Held {
                     reason: BUSY.to_owned(),
                     detail: Some("the plugins of its route take long".to_owned()),
-                    since: self.tx.now,
-                    next_attempt_at: Some(self.tx.now),
+                    since: now,
+                    next_attempt_at: Some(now),
                     attempts: 0,
                 };
-                let due_at = held.next_attempt_at;
-                self.hold(order, item, held, due_at, Strikes::default(), happenings)
+                self.hold(order, held, Some(now), Strikes::default(), happenings);
             }
             Step::Behind => {
-                let held = Held {
-                    reason: BEHIND.to_owned(),
-                    detail: None,
-                    since: self.tx.now,
-                    next_attempt_at: None,
-                    attempts: 0,
-                };
-                self.hold(order, item, held, None, Strikes::default(), happenings)
+                let held =
+                    Held { reason: BEHIND.to_owned(), detail: None, since: now, next_attempt_at: None, attempts: 0 };
+                self.hold(order, held, None, Strikes::default(), happenings);
             }
             Step::Die { reason, detail } => {
                 let attempts = first_hold(order, item).1;
-                bury(self.tx, order, reason, detail, attempts, &item.plugins, happenings)
+                let death = Death { kind: DeadKind::Order, reason, detail, attempts, plugins: &item.plugins };
+                let dead = self.work.dead.entry(order.id).or_default();
+                bury(&mut self.work.out, dead, order, &death, happenings);
             }
-            Step::Cancel if order.is_final => note(self.tx, order, &[Happening::Cancelled { effect: false }]),
+            Step::Cancel if order.is_final => order.note(&mut self.work.out, &[Happening::Cancelled { effect: false }]),
             Step::Cancel => {
-                self.tx.execute("DELETE FROM held WHERE order_id = ?1", [order.id])?;
-                self.tx.execute("DELETE FROM dead WHERE order_id = ?1", [order.id])?;
+                if let Some(place) = self.work.held.get_mut(&order.id) {
+                    place.row = None;
+                }
+                self.take_dead(order.id);
                 self.touch(order);
                 happenings.push(Happening::Cancelled { effect: true });
-                self.end(order, OrderStatus::Cancelled, &happenings)
+                self.end(order, OrderStatus::Cancelled, &happenings);
             }
             Step::Discard => {
-                happenings.push(Happening::Discarded { by: "operator" });
-                self.end(order, OrderStatus::Cancelled, &happenings)
+                happenings.push(Happening::Discarded { by: item.by.clone().unwrap_or_else(|| OPERATOR.to_owned()) });
+                self.end(order, OrderStatus::Cancelled, &happenings);
             }
             Step::Revise(body) => self.revise(order, body),
             // Handled before the order was looked at, or by `pass`.
-            Step::Pass { .. } | Step::Outcome(_) | Step::Skip => Ok(()),
+            Step::Pass { .. } | Step::Outcome(_) | Step::Skip => {}
         }
     }
 
     fn hold(
         &mut self,
         order: &mut OrderState,
-        item: &Item,
         held: Held,
         due_at: Option<Timestamp>,
         strikes: Strikes,
         mut happenings: Vec<Happening>,
-    ) -> rusqlite::Result<()> {
-        let place = match item.origin {
-            Origin::Entry { number, .. } => number,
-            // Its row was just taken; the place is the one thing about it that stays.
-            Origin::Held { .. } => self.place.take().unwrap_or(order.body_at),
+    ) {
+        // One that is held again keeps its place, the one thing about its row that stays.
+        let place = match self.taken.take() {
+            Some(row) => row.place,
+            None => {
+                self.cursor.last_place += 1;
+                self.cursor.last_place
+            }
         };
-        self.tx.execute(
-            "INSERT INTO held (order_id, slot, route, order_key, place, since, attempts, due_at, deaths,
-                               faults)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-            params![
-                order.id,
-                self.slot,
-                order.route,
-                order.order_key,
-                place,
-                held.since,
-                held.attempts,
-                due_at,
-                strikes.deaths,
-                strikes.faults,
-            ],
-        )?;
+        let row = HeldRow { place, since: held.since, attempts: held.attempts, due_at, strikes };
+        let stands: &mut HeldPlace = self.work.held.entry(order.id).or_default();
+        stands.row = Some(row);
+        stands.is_changed = true;
         happenings.push(Happening::Held {
             reason: held.reason.clone(),
             detail: held.detail.clone(),
             attempts: held.attempts,
         });
         self.touch(order);
-        order.enter(self.tx, OrderStatus::Held, false);
+        let out = &mut self.work.out;
+        order.enter(out, OrderStatus::Held, false);
         order.held = Some(held);
-        order.store(self.tx, &happenings)
+        order.store(out, &happenings);
     }
 
-    fn revise(&mut self, order: &mut OrderState, body: &Bytes) -> rusqlite::Result<()> {
+    fn revise(&mut self, order: &mut OrderState, body: &'a Bytes) {
+        let out = &mut self.work.out;
         if order.has_record || !matches!(order.status, OrderStatus::Pending | OrderStatus::Held) {
-            return note(self.tx, order, &[Happening::Revised { effect: false }]);
+            return order.note(out, &[Happening::Revised { effect: false }]);
         }
-        if order.held.as_ref().is_some_and(|held| held.reason != BEHIND && held.reason != DEAD) {
+        if order.held.as_ref().is_some_and(|held| held.reason != BEHIND && held.reason != DEAD)
+            && let Some(place) = self.work.held.get_mut(&order.id)
+            && let Some(row) = &mut place.row
+        {
             // Its chain starts anew, at its place; what plugins failed on was another text.
-            let anew = "UPDATE held SET due_at = ?2, faults = 0 WHERE order_id = ?1";
-            self.tx.execute(anew, params![order.id, self.tx.now])?;
+            row.due_at = Some(out.now);
+            row.strikes.faults = 0;
+            place.is_changed = true;
         }
-        order.store_with(self.tx, &[Happening::Revised { effect: true }], Some(body), None)
+        order.store_with(out, &[Happening::Revised { effect: true }], Some(body), None);
     }
 
     /// Ends the order; services that may know of it hear of that (PROTOCOL D9).
-    fn end(&mut self, order: &mut OrderState, status: OrderStatus, happenings: &[Happening]) -> rusqlite::Result<()> {
-        order.enter(self.tx, status, true);
-        order.store(self.tx, happenings)?;
-        emit_outcome(self.tx, order, self.rules)
-    }
-
-    fn append_record(&mut self, record: &Record) -> rusqlite::Result<i64> {
-        self.last_record += 1;
-        let headers: Vec<(&str, String)> = record
-            .headers
-            .iter()
-            .map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value).into_owned()))
-            .collect();
-        self.tx.execute(
-            "INSERT INTO records (slot, number, order_id, is_outcome, topic, record_key, headers, value, at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-            params![
-                self.slot,
-                self.last_record,
-                record.order_id,
-                record.is_outcome,
-                record.topic,
-                record.key.as_ref(),
-                json(&headers),
-                record.value.as_ref(),
-                record.timestamp,
-            ],
-        )?;
-        Ok(self.last_record)
+    fn end(&mut self, order: &mut OrderState, status: OrderStatus, happenings: &[Happening]) {
+        let out = &mut self.work.out;
+        order.enter(out, status, true);
+        order.store(out, happenings);
+        emit_outcome(out, order, self.rules);
     }
 
     fn touch(&mut self, order: &OrderState) {
@@ -443,6 +432,16 @@ impl Deciding<'_, '_> {
             self.touched.push(key);
         }
     }
+}
+
+/// Appends records to the log of the slot, without a gap; returns the numbers of the first and the last.
+fn append<'a>(cursor: &mut DecideCursor, out: &mut Out<'a>, records: &'a [Record]) -> (i64, i64) {
+    let first = cursor.last_record + 1;
+    for record in records {
+        cursor.last_record += 1;
+        out.writes.records.push(RecordRow { slot: cursor.slot, number: cursor.last_record, record });
+    }
+    (first, cursor.last_record)
 }
 
 /// Since when the order is held for a reason of its own, and how often the chain ran, this run included.
@@ -454,43 +453,11 @@ fn first_hold(order: &OrderState, item: &Item) -> (Option<Timestamp>, u32) {
     }
 }
 
-/// Makes an order a dead letter: HELD until the operator acts.
-pub(super) fn bury(
-    tx: &mut Tx<'_>,
-    order: &mut OrderState,
-    reason: &str,
-    detail: &str,
-    attempts: u32,
-    plugins: &str,
-    mut happenings: Vec<Happening>,
-) -> rusqlite::Result<()> {
-    let kind = if order.has_record { "record" } else { "order" };
-    tx.execute(
-        "INSERT INTO dead (kind, order_id, reason, detail, since, attempts, plugins) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        params![kind, order.id, reason, detail, tx.now, attempts, plugins],
-    )?;
-    order.enter(tx, OrderStatus::Held, false);
-    // Kafka has no record of it, whatever the log holds: nobody needs to hear of its end.
-    order.has_record = false;
-    order.held = Some(Held {
-        reason: DEAD.to_owned(),
-        detail: Some(detail.to_owned()),
-        since: tx.now,
-        next_attempt_at: None,
-        attempts,
-    });
-    happenings.push(Happening::Held { reason: DEAD.to_owned(), detail: Some(detail.to_owned()), attempts });
-    order.store(tx, &happenings)
-}
-
 /// Writes the outcome entry of an order that has just become final.
-pub(super) fn emit_outcome(tx: &mut Tx<'_>, order: &OrderState, rules: &Rules) -> rusqlite::Result<()> {
+pub(super) fn emit_outcome(out: &mut Out<'_>, order: &OrderState, rules: &Rules) {
     if !order.has_record || !rules.get(&order.route).is_some_and(|route| route.has_outcomes) {
-        return Ok(());
+        return;
     }
     let payload = json(&serde_json::json!({ "status": order.status.as_str(), "problems": order.problems }));
-    let number = tx.next_sequence();
-    append(tx, number, order.slot, EntryKind::Outcome, order.id, Some(payload.as_bytes()))?;
-    tx.note_entry(number, None);
-    Ok(())
+    out.append(order.slot, EntryKind::Outcome, order.id, Some(payload.into()));
 }

@@ -3,17 +3,17 @@
 //! A reply goes to the inbox once. The verdict is judged over what the inbox holds for the order, in the transaction
 //! that changed it, so every order of arrival ends the same (PROTOCOL R1 to R5).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use rusqlite::params;
-
 use super::decide::emit_outcome;
-use super::order_row::OrderState;
-use super::values::{json, json_or_default};
-use super::writer::Tx;
+use super::needs::{Due, More, Needs, Operation};
+use super::state::OrderState;
+use super::work::{InboxChange, InboxRow, ReplyFate, Work};
 use crate::clock::Timestamp;
+use crate::crash::Point;
 use crate::order::timeline::Happening;
-use crate::order::{OrderId, OrderStatus, Problem, Source};
+use crate::order::{OrderId, OrderStatus, Problem, Slot, Source};
 use crate::reply::{PoisonReply, Position, Reply};
 use crate::route::{ReplyRules, Rules, Verdict};
 
@@ -38,283 +38,290 @@ pub struct Fates {
     pub poison: u64,
 }
 
-pub(super) fn take(tx: &mut Tx<'_>, taken: &TakenReplies, rules: &Rules) -> rusqlite::Result<Fates> {
-    let mut fates = Fates::default();
-    let mut touched: Vec<OrderId> = Vec::new();
-    for reply in &taken.replies {
-        match reply {
-            Ok(reply) => {
-                if take_one(tx, reply, &taken.incarnation, rules, &mut fates)? && !touched.contains(&reply.order_id) {
-                    touched.push(reply.order_id);
-                }
+/// Takes replies in.
+#[derive(Debug)]
+pub(super) struct TakeReplies {
+    taken: Arc<TakenReplies>,
+    rules: Arc<Rules>,
+    /// By what each reply is told from others, in their order.
+    dedups: Vec<String>,
+}
+
+impl TakeReplies {
+    pub(super) fn new(taken: Arc<TakenReplies>, rules: Arc<Rules>) -> Self {
+        let replies = taken.replies.iter();
+        let dedups = replies
+            .map(|reply| reply.as_ref().map_or_else(|_| String::new(), |reply| dedup(reply, &taken.incarnation)))
+            .collect();
+        Self { taken, rules, dedups }
+    }
+
+    /// The replies with their dedup texts.
+    fn replies(&self) -> impl Iterator<Item = (&Reply, &str)> {
+        let replies = self.taken.replies.iter().zip(&self.dedups);
+        replies.filter_map(|(reply, dedup)| Some((reply.as_ref().ok()?, dedup.as_str())))
+    }
+}
+
+impl Operation for TakeReplies {
+    type Output = Fates;
+    const WRITTEN: Option<Point> = Some(Point::RepliesWritten);
+
+    fn needs(&self) -> Needs<'_> {
+        let mut needs = Needs { locks_orders: true, ..Needs::default() };
+        needs.replies = self.replies().map(|(reply, dedup)| (reply.order_id, dedup)).collect();
+        needs.orders = self.replies().map(|(reply, _)| reply.order_id).collect();
+        needs.orders.sort_unstable();
+        needs.orders.dedup();
+        needs
+    }
+
+    fn more(&self, work: &Work<'_>) -> More<'_> {
+        let mut more = More::default();
+        for (reply, _) in self.replies() {
+            let Some(order) = work.orders.get(reply.order_id) else { continue };
+            if order.is_final || order.status != OrderStatus::Published {
+                continue;
             }
-            Err(poison) => {
-                fates.poison += 1;
-                bury_reply(tx, poison)?;
+            let Some(asked) = asked_of(order, &self.rules).filter(|asked| asked.asks_for(&reply.kind)) else {
+                continue;
+            };
+            more.inboxes.push(order.id);
+            if closed_at(order, asked).is_some_and(|closed_at| work.out.now >= closed_at) {
+                more.ends.push((&reply.place.topic, reply.place.partition));
             }
         }
+        more.inboxes.sort_unstable();
+        more.inboxes.dedup();
+        more.ends.sort_unstable();
+        more.ends.dedup();
+        more
     }
-    for id in touched {
-        if let Some(mut order) = OrderState::find(tx, id)? {
-            judge(tx, &mut order, rules)?;
+
+    fn run<'a>(&'a self, work: &mut Work<'a>) -> Fates {
+        let mut fates = Fates::default();
+        let mut touched: Vec<OrderId> = Vec::new();
+        for (reply, dedup) in self.replies() {
+            let counts = take_one(work, reply, dedup, &self.rules, &mut fates);
+            if counts && !touched.contains(&reply.order_id) {
+                touched.push(reply.order_id);
+            }
         }
+        for id in touched {
+            judge(work, id, &self.rules);
+        }
+        for poison in self.taken.replies.iter().filter_map(|reply| reply.as_ref().err()) {
+            fates.poison += 1;
+            work.out.writes.poison.push(poison);
+        }
+        work.out.writes.positions = &self.taken.positions;
+        fates
     }
-    for position in &taken.positions {
-        tx.execute(
-            "INSERT INTO reply_positions (topic, partition, next_offset) VALUES (?1, ?2, ?3)
-             ON CONFLICT (topic, partition) DO UPDATE SET next_offset = max(next_offset, excluded.next_offset)",
-            params![position.topic, position.partition, position.next_offset],
-        )?;
+}
+
+/// By what a reply is told from others to its order.
+fn dedup(reply: &Reply, incarnation: &str) -> String {
+    let place = &reply.place;
+    match &reply.event_id {
+        Some(event_id) => format!("event\n{event_id}"),
+        None => format!("place\n{incarnation}\n{}\n{}\n{}", place.topic, place.partition, place.offset),
     }
-    Ok(fates)
 }
 
 /// Puts a reply into the inbox; returns whether its order has to be judged.
-fn take_one(
-    tx: &mut Tx<'_>,
-    reply: &Reply,
-    incarnation: &str,
-    rules: &Rules,
-    fates: &mut Fates,
-) -> rusqlite::Result<bool> {
-    let order = OrderState::find(tx, reply.order_id)?;
-    let asked = order.as_ref().and_then(|order| rules.get(&order.route)).and_then(|route| route.replies.as_ref());
-    let fate = match (&order, asked) {
-        (None, _) => "parked",
-        // Whatever it says: `published` stands before it in the timeline.
-        (Some(order), _) if !order.is_final && order.status != OrderStatus::Published => "early",
-        (Some(_), None) => "unasked",
-        (Some(_), Some(asked)) if !asked.asks_for(&reply.kind) => "unasked",
-        (Some(order), _) if order.is_final => "late",
-        (Some(order), Some(asked)) if is_late(tx, reply, order, asked)? => "late",
-        (Some(_), Some(_)) => "counted",
-    };
-    if !insert(tx, reply, incarnation, fate)? {
+fn take_one<'a>(work: &mut Work<'a>, reply: &'a Reply, dedup: &'a str, rules: &Rules, fates: &mut Fates) -> bool {
+    if !work.known.insert((reply.order_id, dedup)) {
         fates.repeated += 1;
-        return Ok(false);
+        return false;
     }
+    let order = work.orders.get(reply.order_id);
+    let fate = match (order, order.and_then(|order| asked_of(order, rules))) {
+        (None, _) => ReplyFate::Parked,
+        // Whatever it says: `published` stands before it in the timeline.
+        (Some(order), _) if !order.is_final && order.status != OrderStatus::Published => ReplyFate::Early,
+        (Some(_), None) => ReplyFate::Unasked,
+        (Some(_), Some(asked)) if !asked.asks_for(&reply.kind) => ReplyFate::Unasked,
+        (Some(order), _) if order.is_final => ReplyFate::Late,
+        (Some(order), Some(asked)) if is_late(work, reply, order, asked) => ReplyFate::Late,
+        (Some(_), Some(_)) => ReplyFate::Counted,
+    };
     let count = match fate {
-        "parked" => &mut fates.parked,
-        "early" => &mut fates.early,
-        "counted" => &mut fates.counted,
-        "late" => &mut fates.late,
-        _ => &mut fates.unasked,
+        ReplyFate::Parked => &mut fates.parked,
+        ReplyFate::Early => &mut fates.early,
+        ReplyFate::Counted | ReplyFate::Noted => &mut fates.counted,
+        ReplyFate::Late => &mut fates.late,
+        ReplyFate::Unasked => &mut fates.unasked,
     };
     *count += 1;
     // A route that asks for no replies gets none into a timeline that has no `published` yet.
     let is_shown = |order: &OrderState| order.is_final || order.status == OrderStatus::Published;
-    if let Some(order) = order.filter(|order| matches!(fate, "late" | "unasked") && is_shown(order)) {
-        super::accept::note(tx, &order, &[shown(&reply.kind, reply.from.as_deref(), fate, reply.timestamp)])?;
+    if let Some(order) = order.filter(|order| matches!(fate, ReplyFate::Late | ReplyFate::Unasked) && is_shown(order)) {
+        order.note(&mut work.out, &[shown(&reply.kind, reply.from.as_deref(), fate, reply.timestamp)]);
     }
-    Ok(fate == "counted")
-}
-
-fn shown(kind: &str, from: Option<&str>, fate: &'static str, sent_at: Timestamp) -> Happening {
-    Happening::Reply { reply_type: kind.to_owned(), from: from.map(str::to_owned), fate, sent_at: sent_at.to_string() }
-}
-
-/// Stores a reply once; returns whether it is new.
-fn insert(tx: &mut Tx<'_>, reply: &Reply, incarnation: &str, fate: &str) -> rusqlite::Result<bool> {
-    let place = &reply.place;
-    let dedup = match &reply.event_id {
-        Some(event_id) => format!("event\n{event_id}"),
-        None => format!("place\n{incarnation}\n{}\n{}\n{}", place.topic, place.partition, place.offset),
+    let row = InboxRow {
+        dedup: Cow::Borrowed(dedup),
+        kind: Cow::Borrowed(&reply.kind),
+        source: reply.from.as_deref().map(Cow::Borrowed),
+        sent_at: reply.timestamp,
+        taken_at: work.out.now,
+        fate,
+        problems: Cow::Borrowed(&reply.problems),
+        change: InboxChange::New(reply),
     };
-    let problems = (!reply.problems.is_empty()).then(|| json(&reply.problems));
-    let new = tx.execute(
-        "INSERT INTO inbox (order_id, dedup, kind, source, topic, partition, record_offset, record_at, taken_at, fate, problems)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
-         ON CONFLICT (order_id, dedup) DO NOTHING",
-        params![
-            reply.order_id,
-            dedup,
-            reply.kind,
-            reply.from,
-            place.topic,
-            place.partition,
-            place.offset,
-            reply.timestamp,
-            tx.now,
-            fate,
-            problems,
-        ],
-    )?;
-    Ok(new == 1)
+    work.inboxes.entry(reply.order_id).or_default().push(row);
+    fate == ReplyFate::Counted
+}
+
+fn asked_of<'r>(order: &OrderState, rules: &'r Rules) -> Option<&'r ReplyRules> {
+    rules.get(&order.route).and_then(|route| route.replies.as_ref())
+}
+
+fn shown(kind: &str, from: Option<&str>, fate: ReplyFate, sent_at: Timestamp) -> Happening {
+    let (reply_type, from) = (kind.to_owned(), from.map(str::to_owned));
+    Happening::Reply { reply_type, from, fate: fate.as_str(), sent_at: sent_at.to_string() }
+}
+
+/// From when on the ends of the reply partitions are asked for on account of an order.
+fn closed_at(order: &OrderState, asked: &ReplyRules) -> Option<Timestamp> {
+    order.deadline_at.map(|deadline| deadline.after(asked.grace))
 }
 
 /// Late is what was sent after the deadline, or lies behind the end that was asked for after it (PROTOCOL R4).
-fn is_late(tx: &mut Tx<'_>, reply: &Reply, order: &OrderState, asked: &ReplyRules) -> rusqlite::Result<bool> {
-    let Some(deadline) = order.deadline_at else { return Ok(false) };
-    if reply.timestamp > deadline {
-        return Ok(true);
+fn is_late(work: &Work<'_>, reply: &Reply, order: &OrderState, asked: &ReplyRules) -> bool {
+    let Some(closed_at) = closed_at(order, asked) else { return false };
+    if order.deadline_at.is_some_and(|deadline| reply.timestamp > deadline) {
+        return true;
     }
-    let closed_at = deadline.after(asked.grace);
-    if tx.now < closed_at {
-        return Ok(false);
+    if work.out.now < closed_at {
+        return false;
     }
-    let behind = tx.query_one(
-        "SELECT 1 FROM reply_ends WHERE topic = ?1 AND partition = ?2 AND asked_at >= ?3 AND end_offset <= ?4 LIMIT 1",
-        params![reply.place.topic, reply.place.partition, closed_at, reply.place.offset],
-        |_| Ok(()),
-    )?;
-    Ok(behind.is_some())
-}
-
-/// A reply as the inbox has it.
-struct InInbox {
-    dedup: String,
-    kind: String,
-    source: Option<String>,
-    sent_at: Timestamp,
-    fate: String,
-    problems: Vec<Problem>,
+    let place = &reply.place;
+    work.ends.iter().any(|end| {
+        end.topic == place.topic
+            && end.partition == place.partition
+            && end.asked_at >= closed_at
+            && end.end_offset <= place.offset
+    })
 }
 
 /// Judges a published order by its inbox and stores what follows. Early replies are first sorted in.
-pub(super) fn judge(tx: &mut Tx<'_>, order: &mut OrderState, rules: &Rules) -> rusqlite::Result<()> {
-    let Some(asked) = rules.get(&order.route).and_then(|route| route.replies.as_ref()) else { return Ok(()) };
+pub(super) fn judge(work: &mut Work<'_>, id: OrderId, rules: &Rules) {
+    let Some(order) = work.orders.get_mut(id) else { return };
+    let Some(asked) = asked_of(order, rules) else { return };
     if order.is_final || order.status != OrderStatus::Published {
-        return Ok(());
+        return;
     }
-    let replies = tx.query_all(
-        "SELECT dedup, kind, source, record_at, fate, problems FROM inbox
-         WHERE order_id = ?1 AND fate IN ('early', 'parked', 'counted', 'noted')
-         ORDER BY taken_at, record_at",
-        [order.id],
-        |row| {
-            Ok(InInbox {
-                dedup: row.get(0)?,
-                kind: row.get(1)?,
-                source: row.get(2)?,
-                sent_at: row.get(3)?,
-                fate: row.get(4)?,
-                problems: json_or_default(row, 5)?,
-            })
-        },
-    )?;
-    // Counted replies become noted once the timeline has them.
+    let inbox = work.inboxes.get_mut(&id).map(Vec::as_mut_slice).unwrap_or_default();
+    inbox.sort_by_key(|reply| (reply.taken_at, reply.sent_at));
     let mut happenings = Vec::new();
-    for reply in replies.iter().filter(|reply| reply.fate != "noted") {
-        let counts = asked.asks_for(&reply.kind);
-        let fate = if counts { "counted" } else { "unasked" };
-        happenings.push(shown(&reply.kind, reply.source.as_deref(), fate, reply.sent_at));
-        tx.execute(
-            "UPDATE inbox SET fate = ?3 WHERE order_id = ?1 AND dedup = ?2",
-            params![order.id, reply.dedup, if counts { "noted" } else { "unasked" }],
-        )?;
+    for reply in &mut *inbox {
+        // Counted replies become noted once the timeline has them.
+        if matches!(reply.fate, ReplyFate::Early | ReplyFate::Parked | ReplyFate::Counted) {
+            let counts = asked.asks_for(&reply.kind);
+            let fate = if counts { ReplyFate::Counted } else { ReplyFate::Unasked };
+            happenings.push(shown(&reply.kind, reply.source.as_deref(), fate, reply.sent_at));
+            reply.fate = if counts { ReplyFate::Noted } else { ReplyFate::Unasked };
+            if let InboxChange::Same = reply.change {
+                reply.change = InboxChange::Fate;
+            }
+        }
     }
-    match asked.judge(replies.iter().map(|reply| reply.kind.as_str())) {
-        None if happenings.is_empty() => Ok(()),
-        None => super::accept::note(tx, order, &happenings),
+    let noted = inbox.iter().filter(|reply| reply.fate == ReplyFate::Noted);
+    let out = &mut work.out;
+    match asked.judge(noted.clone().map(|reply| &*reply.kind)) {
+        None if happenings.is_empty() => {}
+        None => order.note(out, &happenings),
         Some(verdict) => {
             let status = match verdict {
                 Verdict::Validated => OrderStatus::Validated,
                 Verdict::Rejected => OrderStatus::Rejected,
             };
             if verdict == Verdict::Rejected {
-                order.problems = refusals(&replies, asked);
+                order.problems = refusals(noted, asked);
             }
             happenings.push(Happening::Verdict { status: status.as_str() });
-            order.enter(tx, status, true);
-            order.store(tx, &happenings)?;
-            emit_outcome(tx, order, rules)
+            order.enter(out, status, true);
+            order.store(out, &happenings);
+            emit_outcome(out, order, rules);
         }
     }
 }
 
 /// What the refusing services found; a refusal without a word of explanation is one problem of its own.
-fn refusals(replies: &[InInbox], asked: &ReplyRules) -> Vec<Problem> {
-    let refusing = replies.iter().filter(|reply| asked.is_refusal(&reply.kind));
+fn refusals<'i>(replies: impl Iterator<Item = &'i InboxRow<'i>>, asked: &ReplyRules) -> Vec<Problem> {
+    let refusing = replies.filter(|reply| asked.is_refusal(&reply.kind));
     refusing
         .flat_map(|reply| {
             if reply.problems.is_empty() {
                 let from = reply.source.as_deref().unwrap_or("a service downstream");
                 vec![Problem {
-                    code: reply.kind.clone(),
+                    code: reply.kind.clone().into_owned(),
                     title: format!("Refused by {from}"),
                     detail: None,
                     pointer: None,
                     source: Source::Downstream,
                 }]
             } else {
-                reply.problems.clone()
+                reply.problems.to_vec()
             }
         })
         .collect()
 }
 
-/// Keeps what is no reply, once: read again after a crash it is the same in the same place.
-fn bury_reply(tx: &mut Tx<'_>, poison: &PoisonReply) -> rusqlite::Result<()> {
-    let raw = &poison.raw;
-    let headers: Vec<(&str, String)> =
-        raw.headers.iter().map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value).into_owned())).collect();
-    tx.execute(
-        "INSERT INTO dead (kind, reason, detail, since, attempts, plugins, topic, partition, record_offset, headers, payload)
-         SELECT 'reply', 'not-a-reply', ?1, ?2, 1, '', ?3, ?4, ?5, ?6, ?7
-         WHERE NOT EXISTS (
-             SELECT 1 FROM dead
-             WHERE kind = 'reply' AND topic = ?3 AND partition = ?4 AND record_offset = ?5 AND headers = ?6 AND payload = ?7)",
-        params![
-            poison.reason,
-            tx.now,
-            raw.place.topic,
-            raw.place.partition,
-            raw.place.offset,
-            json(&headers),
-            raw.value.as_deref().unwrap_or_default(),
-        ],
-    )?;
-    Ok(())
+/// Which orders are to expire: those whose deadline and grace had passed at `asked_at`.
+#[derive(Debug, Clone)]
+pub struct Expiring {
+    /// By the database's clock, and before the ends were asked for.
+    pub asked_at: Timestamp,
+    pub topic: String,
+    /// Where every partition of the topic ended then. They stand in the database too, for other nodes to see who is
+    /// late; but there others may clear them away.
+    pub ends: Vec<Position>,
+    /// The slots that this node watches, with their epochs, by slot.
+    pub slots: Vec<(Slot, i64)>,
+    pub limit: usize,
 }
 
-/// Notes where reply partitions ended at a moment.
-pub(super) fn note_ends(tx: &mut Tx<'_>, asked_at: Timestamp, ends: &[Position]) -> rusqlite::Result<()> {
-    for end in ends {
-        tx.execute(
-            "INSERT INTO reply_ends (topic, partition, asked_at, end_offset) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (topic, partition, asked_at) DO UPDATE SET end_offset = excluded.end_offset",
-            params![end.topic, end.partition, asked_at, end.next_offset],
-        )?;
-    }
-    Ok(())
+/// Expires orders if every partition of their reply topic has been read up to its end as asked (PROTOCOL R5). Answers how
+/// many, `None` if not all is read.
+#[derive(Debug)]
+pub(super) struct Expire {
+    pub(super) expiring: Expiring,
+    pub(super) rules: Arc<Rules>,
 }
 
-/// Expires orders of `route` whose deadline and grace had passed at `asked_at`, if every partition of their reply topic
-/// has been read up to its end as asked then (PROTOCOL R5). At most `limit`; returns how many, `None` if not all is read.
-pub(super) fn expire(
-    tx: &mut Tx<'_>,
-    asked_at: Timestamp,
-    topic: &str,
-    rules: &Rules,
-    limit: usize,
-) -> rusqlite::Result<Option<usize>> {
-    let unread = tx.query_one(
-        "SELECT 1 FROM reply_ends e LEFT JOIN reply_positions p USING (topic, partition)
-         WHERE e.topic = ?1 AND e.asked_at = ?2 AND coalesce(p.next_offset, 0) < e.end_offset LIMIT 1",
-        params![topic, asked_at],
-        |_| Ok(()),
-    )?;
-    if unread.is_some() {
-        return Ok(None);
+impl Operation for Expire {
+    type Output = Option<usize>;
+
+    fn needs(&self) -> Needs<'_> {
+        let Expiring { asked_at, topic, ends, slots, limit } = &self.expiring;
+        let of_topic = |replies: &&ReplyRules| replies.topic == *topic;
+        let routes = self.rules.iter().filter_map(|(path, route)| {
+            let replies = route.replies.as_ref().filter(of_topic)?;
+            Some((Arc::clone(path), asked_at.before(replies.grace)))
+        });
+        let due = Due { ends, routes: routes.collect(), limit: *limit };
+        Needs { due: Some(due), owning: slots.clone(), locks_orders: true, ..Needs::default() }
     }
-    let mut expired = 0;
-    for (path, route) in rules {
-        let Some(replies) = route.replies.as_ref().filter(|replies| replies.topic == topic) else { continue };
-        let due = tx.query_all(
-            "SELECT id FROM orders WHERE deadline_at IS NOT NULL AND deadline_at <= ?1 AND route = ?2
-             ORDER BY deadline_at LIMIT ?3",
-            params![asked_at.before(replies.grace), path, i64::try_from(limit - expired).unwrap_or(i64::MAX)],
-            |row| row.get::<_, OrderId>(0),
-        )?;
+
+    fn run<'a>(&'a self, work: &mut Work<'a>) -> Option<usize> {
+        let due = work.due.take()?;
+        let mut expired = 0;
         for id in due {
-            let Some(mut order) = OrderState::find(tx, id)? else { continue };
-            let deadline = order.deadline_at.unwrap_or(tx.now).to_string();
-            order.enter(tx, OrderStatus::Expired, true);
-            order.store(tx, &[Happening::Expired { deadline }])?;
-            emit_outcome(tx, &order, rules)?;
+            let Some(order) = work.orders.get_mut(id).filter(|order| work.owned.contains(&order.slot)) else {
+                continue;
+            };
+            // It may have been answered, or sent again, before its row was locked.
+            let grace = asked_of(order, &self.rules).map(|asked| asked.grace).unwrap_or_default();
+            let still_due = |deadline: &Timestamp| *deadline <= self.expiring.asked_at.before(grace);
+            let Some(deadline) = order.deadline_at.filter(still_due) else { continue };
+            let out = &mut work.out;
+            order.enter(out, OrderStatus::Expired, true);
+            order.store(out, &[Happening::Expired { deadline: deadline.to_string() }]);
+            emit_outcome(out, order, &self.rules);
             expired += 1;
         }
+        work.out.writes.ends_before = Some((&self.expiring.topic, self.expiring.asked_at));
+        Some(expired)
     }
-    tx.execute("DELETE FROM reply_ends WHERE topic = ?1 AND asked_at < ?2", params![topic, asked_at])?;
-    Ok(Some(expired))
 }

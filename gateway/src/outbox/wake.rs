@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::work::NewEntry;
+use crate::crash::{self, Point};
 use crate::entry::Entry;
 use crate::order::OrderId;
 
@@ -31,10 +33,10 @@ pub struct Changed {
 
 /// An entry that was just committed, and the number of the one before it in the log.
 #[derive(Debug)]
-pub(super) struct HandOver {
-    pub(super) number: i64,
-    pub(super) previous: i64,
-    pub(super) entry: Option<Entry>,
+struct HandOver {
+    number: i64,
+    previous: i64,
+    entry: Option<Entry>,
 }
 
 /// All wake-ups of one node.
@@ -60,6 +62,8 @@ struct Recent {
 struct Queue {
     entries: VecDeque<HandOver>,
     bytes: usize,
+    /// Number of the last entry of the log.
+    last: i64,
 }
 
 #[derive(Debug, Default)]
@@ -80,11 +84,11 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Wakes {
-    /// Nothing of what came up to `sequence` is remembered.
-    pub(super) fn new(sequence: i64) -> Self {
+    /// Nothing of what came up to `sequence` is remembered; the log reaches up to `last_entry`.
+    pub(super) fn new(sequence: i64, last_entry: i64) -> Self {
         Self {
             entries: Notify::new(),
-            handed_over: Mutex::default(),
+            handed_over: Mutex::new(Queue { last: last_entry, ..Queue::default() }),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::new(),
             listening: AtomicUsize::new(0),
@@ -93,10 +97,23 @@ impl Wakes {
         }
     }
 
-    /// Tells of a commit.
-    pub(super) fn committed(&self, handed_over: Vec<HandOver>, changed: &[Changed]) {
-        if !handed_over.is_empty() {
-            self.push(handed_over);
+    /// Tells of a commit. Commits are told of in their order.
+    pub(super) fn committed(&self, entries: Vec<NewEntry>, changed: &[Changed]) {
+        let mut has_entries = !entries.is_empty();
+        if has_entries {
+            self.push(entries);
+            if crash::fails(Point::WakeLost) {
+                has_entries = false;
+                let mut queue = locked(&self.handed_over);
+                *queue = Queue { last: queue.last, ..Queue::default() };
+            }
+        }
+        self.told(changed, has_entries);
+    }
+
+    /// Tells of commits without handing entries over; in whatever order they come.
+    pub(super) fn told(&self, changed: &[Changed], has_entries: bool) {
+        if has_entries {
             self.entries.notify_one();
         }
         if changed.is_empty() {
@@ -120,14 +137,20 @@ impl Wakes {
         }
     }
 
-    fn push(&self, handed_over: Vec<HandOver>) {
+    /// Whether anybody listens to changes.
+    pub(super) fn is_heard(&self) -> bool {
+        self.listening.load(Ordering::Acquire) > 0
+    }
+
+    fn push(&self, entries: Vec<NewEntry>) {
         let mut queue = locked(&self.handed_over);
-        for item in handed_over {
-            queue.bytes += item.entry.as_ref().map_or(0, |entry| entry.body.len());
-            queue.entries.push_back(item);
+        for NewEntry { number, entry } in entries {
+            queue.bytes += entry.as_ref().map_or(0, |entry| entry.body.len());
+            let previous = std::mem::replace(&mut queue.last, number);
+            queue.entries.push_back(HandOver { number, previous, entry });
         }
         if queue.bytes > HANDED_OVER_BYTES_MAX {
-            *queue = Queue::default();
+            *queue = Queue { last: queue.last, ..Queue::default() };
         }
     }
 
@@ -160,10 +183,13 @@ impl Wakes {
     /// forgotten.
     pub(super) fn recent(&self, sequence: i64, limit: usize) -> Option<Vec<Changed>> {
         let recent = locked(&self.recent);
-        if sequence < recent.forgotten {
-            return None;
-        }
-        Some(recent.changes.iter().filter(|change| change.sequence > sequence).take(limit).copied().collect())
+        // By where it stands, not by its value: what several nodes commit at the same time is not numbered in order.
+        let behind = match recent.changes.iter().rposition(|change| change.sequence == sequence) {
+            Some(place) => place + 1,
+            None if sequence == recent.forgotten => 0,
+            None => return None,
+        };
+        Some(recent.changes.iter().skip(behind).take(limit).copied().collect())
     }
 
     /// Sequence of the newest change, or that of the database at the start.
@@ -204,6 +230,7 @@ impl ChangeListener {
     }
 
     pub(super) fn to_all(wakes: &Arc<Wakes>) -> Self {
+        wakes.listening.fetch_add(1, Ordering::AcqRel);
         let seen = wakes.everything.changes.load(Ordering::Acquire);
         Self { wakes: Arc::clone(wakes), one: None, seen }
     }
@@ -225,8 +252,8 @@ impl ChangeListener {
 
 impl Drop for ChangeListener {
     fn drop(&mut self) {
-        let Some((id, signal)) = self.one.take() else { return };
         self.wakes.listening.fetch_sub(1, Ordering::AcqRel);
+        let Some((id, signal)) = self.one.take() else { return };
         let mut shard = locked(self.wakes.shard(id));
         // Ours and the map's: nobody else listens.
         if Arc::strong_count(&signal) == 2
@@ -247,7 +274,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_change_between_listening_and_waiting_is_not_missed() {
-        let (wakes, id) = (Arc::new(Wakes::new(0)), OrderId::generate());
+        let (wakes, id) = (Arc::new(Wakes::new(0, 0)), OrderId::generate());
         let mut listener = ChangeListener::to_one(&wakes, id);
         wakes.committed(Vec::new(), &[change(id, 1)]);
         listener.changed().await;
@@ -255,7 +282,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_last_listener_clears_its_place() {
-        let (wakes, id) = (Arc::new(Wakes::new(0)), OrderId::generate());
+        let (wakes, id) = (Arc::new(Wakes::new(0, 0)), OrderId::generate());
         let (one, two) = (ChangeListener::to_one(&wakes, id), ChangeListener::to_one(&wakes, id));
         drop(one);
         assert_eq!(locked(wakes.shard(id)).len(), 1);
@@ -265,8 +292,8 @@ mod tests {
 
     #[test]
     fn a_gap_ends_the_hand_over() {
-        let wakes = Wakes::new(0);
-        wakes.committed(vec![HandOver { number: 5, previous: 3, entry: None }], &[]);
+        let wakes = Wakes::new(0, 3);
+        wakes.committed(vec![NewEntry { number: 5, entry: None }], &[]);
         assert!(wakes.take(2, 10, 1 << 20).is_empty());
         assert!(wakes.take(3, 10, 1 << 20).is_empty(), "no body came along");
     }

@@ -10,6 +10,7 @@ use super::limits::{MemoryIsUp, TimeIsUp};
 use super::load::{Code, LoadedPlugin};
 use super::reported::Reported;
 use super::{FaultKind, bytes_lane};
+use crate::crash::{self, Point};
 
 pub(super) use bindings::sluice::plugin::types::{Event, Outcome, PatchOp, Problem, Verdict};
 
@@ -114,6 +115,7 @@ impl Call<'_> {
         if events.is_empty() {
             return Ok(Ok(Vec::new()));
         }
+        crash::at(Point::InPlugin);
         instance.sluice_plugin_processor().call_process(store, events).map(Ok)
     }
 

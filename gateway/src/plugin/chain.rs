@@ -89,7 +89,8 @@ impl Chain<'_> {
         orders.into_iter().map(Order::finish).collect()
     }
 
-    /// Asks one plugin about orders; after a fault again in halves, until those at fault stand alone.
+    /// Asks one plugin about orders; after a fault again in halves, until those at fault stand alone. After a call that ran
+    /// out of time each is asked about alone: halves would burn the time of each half that has one that does not end.
     fn ask(&self, plugin: &LoadedPlugin, orders: &mut [&mut Order]) {
         let start = Instant::now();
         let attrs: Vec<_> = orders.iter().map(|order| order.attrs()).collect();
@@ -105,6 +106,12 @@ impl Chain<'_> {
             Ok((outcomes, reported)) => {
                 self.shared.names.add(reported, name, plugin.limits(), self.metrics);
                 outcomes.into_iter().map(|outcome| verdict::read(outcome, name, plugin.limits())).collect()
+            }
+            Err(Failure::Fault { kind: FaultKind::Time, .. }) if orders.len() > 1 => {
+                for order in orders.chunks_mut(1) {
+                    self.ask(plugin, order);
+                }
+                return;
             }
             Err(_) if orders.len() > 1 => {
                 let (left, right) = orders.split_at_mut(orders.len() / 2);

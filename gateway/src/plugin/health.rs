@@ -9,6 +9,9 @@ use crate::order::OrderId;
 /// How many orders the judgement goes over.
 const WINDOW_ORDERS: usize = 256;
 
+/// Batches in a row without a fault that a version must have behind it to be gone back to.
+const PROVEN_BATCHES: u64 = 3;
+
 /// When a version counts as broken.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tolerance {
@@ -27,6 +30,8 @@ pub struct Health {
     pub clean_batches: u64,
     /// Whether it fails on more than `plugins.rollback_fault_share` of them.
     pub is_broken: bool,
+    /// Whether it has judged enough orders to be told broken, is not, and did its last batches without a fault.
+    pub is_proven: bool,
 }
 
 /// What is known of a version's health.
@@ -77,7 +82,9 @@ impl Record {
         #[expect(clippy::cast_precision_loss, reason = "at most as many as the window has")]
         let is_over = faulted as f64 > fault_share * judged as f64;
         let clean_batches = self.clean_batches.load(Ordering::Relaxed);
-        Health { judged, faulted, clean_batches, is_broken: judged >= orders_min && is_over }
+        let is_enough = judged >= orders_min;
+        let is_proven = is_enough && !is_over && clean_batches >= PROVEN_BATCHES;
+        Health { judged, faulted, clean_batches, is_broken: is_enough && is_over, is_proven }
     }
 
     /// Whether the version is broken and nobody was told yet; from now on somebody was.
@@ -137,7 +144,8 @@ mod tests {
             assert_eq!(record.read().clean_batches, batch);
         }
         assert_eq!((record.read().judged, record.read().faulted), (256, 0));
+        assert!(record.read().is_proven);
         record.note(orders(1, true).into_iter());
-        assert_eq!(record.read().clean_batches, 0);
+        assert_eq!((record.read().clean_batches, record.read().is_proven), (0, false));
     }
 }

@@ -4,30 +4,7 @@ use rdkafka::ClientConfig;
 
 use super::PublishError;
 use crate::config::KafkaConfig;
-
-const KEEPS_ORDER: &str = "records of one order key would be lost or overtake each other";
-
-/// Settings with a promise in them, and what they keep. Aliases too.
-const RESERVED: [(&str, &str); 18] = [
-    ("enable.idempotence", KEEPS_ORDER),
-    ("enable.gapless.guarantee", KEEPS_ORDER),
-    ("message.timeout.ms", KEEPS_ORDER),
-    ("delivery.timeout.ms", KEEPS_ORDER),
-    ("message.send.max.retries", KEEPS_ORDER),
-    ("retries", KEEPS_ORDER),
-    ("max.in.flight.requests.per.connection", KEEPS_ORDER),
-    ("max.in.flight", KEEPS_ORDER),
-    ("transactional.id", KEEPS_ORDER),
-    ("partitioner", "other producers of the topic agree on the partition of a key"),
-    ("acks", "an acknowledged record must survive the loss of a broker"),
-    ("request.required.acks", "an acknowledged record must survive the loss of a broker"),
-    ("message.max.bytes", "it is `kafka.message_bytes_max`"),
-    ("bootstrap.servers", "it is `kafka.brokers`"),
-    ("metadata.broker.list", "it is `kafka.brokers`"),
-    ("statistics.interval.ms", "readiness is read from the statistics"),
-    ("test.mock.num.brokers", "`sluice dev` has a development broker"),
-    ("log.queue", "logs are taken from the queue"),
-];
+use crate::config::check::kafka::reserved;
 
 /// Our settings, then the operator's over them, except for those that carry a promise.
 pub(super) fn producer(config: &KafkaConfig, brokers: &str) -> Result<ClientConfig, PublishError> {
@@ -48,11 +25,13 @@ pub(super) fn producer(config: &KafkaConfig, brokers: &str) -> Result<ClientConf
         // The relay bounds what is in flight; these only keep a mistake there from taking all memory.
         .set("queue.buffering.max.messages", "200000")
         .set("queue.buffering.max.kbytes", "524288")
+        // A topic that is not there is said to be missing after this; the relay looks for it again.
+        .set("topic.metadata.propagation.max.ms", "5000")
         .set("statistics.interval.ms", "1000")
         .set("reconnect.backoff.max.ms", "2000");
     for (section, map) in [("kafka.properties", &config.properties), ("kafka.producer", &config.producer)] {
         for (key, value) in map {
-            if let Some((_, reason)) = RESERVED.iter().find(|(reserved, _)| reserved == key) {
+            if let Some(reason) = reserved(key) {
                 return Err(PublishError::Reserved { section, key: key.clone(), reason });
             }
             settings.set(key, value);

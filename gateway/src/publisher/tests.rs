@@ -177,8 +177,8 @@ async fn nothing_overtakes_a_record_that_failed() {
         numbers(&reports, |report| matches!(report.result, Err(DeliveryFault::Refused(_) | DeliveryFault::Stopped(_))));
     assert!(blamed.is_empty(), "nobody is blamed for a batch: {blamed:?}");
 
-    // The careful producer finds the one.
-    bench.cluster.broker_round_trip_time(1, Duration::ZERO).unwrap();
+    // The careful producer finds the one; a report takes long enough to be waited for.
+    bench.cluster.broker_round_trip_time(1, Duration::from_millis(50)).unwrap();
     bench.cluster.request_errors(RDKafkaApiKey::Produce, &[NO_ERROR, NO_ERROR, NO_ERROR, TOO_LARGE]);
     for number in 21..=24 {
         bench.send_all([number]);
@@ -192,6 +192,7 @@ async fn nothing_overtakes_a_record_that_failed() {
     bench.publisher.rebuild().unwrap();
     assert!(!bench.publisher.is_careful());
 
+    bench.cluster.broker_round_trip_time(1, Duration::ZERO).unwrap();
     bench.send_all(25..=LAST);
     let reports = bench.deliveries(76).await;
     assert!(reports.iter().all(|report| report.generation == 3 && report.result.is_ok()));
@@ -207,15 +208,15 @@ async fn an_outage_delays_and_reports_nothing() {
     let mut bench = Bench::new(1, &[]);
     bench.send_all([0]);
     bench.deliveries(1).await;
-    wait_for(|| bench.publisher.is_broker_up()).await;
+    wait_for(|| bench.publisher.link() == Link::Up).await;
     bench.cluster.broker_down(-1).unwrap();
     bench.send_all(1..=200);
-    wait_for(|| !bench.publisher.is_broker_up()).await;
+    wait_for(|| matches!(bench.publisher.link(), Link::Down(_))).await;
     assert!(!bench.publisher.flush(Duration::from_millis(300)).await);
     bench.cluster.broker_up(-1).unwrap();
     let reports = bench.deliveries(200).await;
     assert_eq!(numbers(&reports, |report| report.result.is_ok()), (1..=200).collect::<Vec<_>>());
-    wait_for(|| bench.publisher.is_broker_up()).await;
+    wait_for(|| bench.publisher.link() == Link::Up).await;
     let on_topic: Vec<i64> = bench.read_topic(1).into_iter().map(|(_, number)| number).collect();
     assert_eq!(on_topic, (0..=200).collect::<Vec<_>>());
 }
@@ -234,6 +235,26 @@ async fn a_refusal_by_the_topic_stops_and_blames_no_record() {
     assert!(!bench.publisher.is_careful());
     bench.send_all([1, 2]);
     assert_eq!(numbers(&bench.deliveries(2).await, |report| report.result.is_ok()), [1, 2]);
+}
+
+/// Without a right to write anything Kafka gives no producer id; no record is to blame, and no other producer would help.
+#[tokio::test]
+async fn a_cluster_that_takes_nothing_says_so() {
+    let mut bench = Bench::new(1, &[]);
+    let denied = RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
+    // The first producer may have its id already, or use a refusal up before it is replaced.
+    bench.cluster.request_errors(RDKafkaApiKey::InitProducerId, &[denied; 8]);
+    bench.publisher.rebuild().unwrap();
+    wait_for(|| bench.publisher.failure().is_some()).await;
+    let refused = bench.publisher.send(&record(7, 1, "one key", 10)).unwrap_err();
+    assert!(matches!(refused, SendError::Broken(_)), "{refused}");
+    let said = bench.publisher.cluster_fault().unwrap();
+    assert!(said.contains("Cluster authorization failed") && said.contains("WRITE to its topics"), "{said}");
+    bench.cluster.clear_request_errors(RDKafkaApiKey::InitProducerId);
+    bench.publisher.rebuild().unwrap();
+    assert_eq!((bench.publisher.failure(), bench.publisher.cluster_fault()), (None, None));
+    bench.send_all([1]);
+    assert!(bench.delivery().await.result.is_ok());
 }
 
 #[test]

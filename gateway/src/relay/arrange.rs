@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
-use crate::entry::{Entry, EntryKind};
+use crate::entry::{Entry, EntryKind, EntryPlace};
+use crate::order::Slot;
 use crate::outbox::{HeldOrder, Item, Origin, Step, Strikes};
 use crate::plugin::Judgement;
 
@@ -32,17 +33,17 @@ impl HeldKeys {
         }
     }
 
+    /// Forgets the keys of a slot.
+    pub(super) fn forget_slot(&mut self, slot: Slot) {
+        for (route, keys) in &mut self.0 {
+            keys.retain(|order_key| Slot::of(route, order_key) != slot);
+        }
+        self.0.retain(|_, keys| !keys.is_empty());
+    }
+
     /// Routes that have any.
     pub(super) fn routes(&self) -> impl Iterator<Item = &Arc<str>> {
         self.0.keys()
-    }
-}
-
-impl FromIterator<Key> for HeldKeys {
-    fn from_iter<I: IntoIterator<Item = Key>>(keys: I) -> Self {
-        let mut held = Self::default();
-        keys.into_iter().for_each(|key| held.insert(key));
-        held
     }
 }
 
@@ -68,33 +69,34 @@ pub(super) struct Work {
 #[derive(Debug)]
 pub(super) struct Arranged {
     pub(super) work: Vec<Work>,
-    /// The last entry that is part of it, where not all that was read is.
-    pub(super) cut_at: Option<i64>,
+    /// The last entries of slots of which not all that was read is part of it.
+    pub(super) cut_at: HashMap<Slot, EntryPlace>,
 }
 
-/// Held orders first, then entries; `look` tells of an entry whether it is carried already, and whether its slot is
-/// suspect: of such a slot one entry goes into a pass, and what was read behind the next one waits.
+/// Held orders first, then entries. Of a suspect slot one entry goes into a pass; and an order that is revised in a pass is
+/// not asked about in the same one, since it was read as it was before.
 pub(super) fn arrange(
     due: Vec<HeldOrder>,
     entries: Vec<Entry>,
     held: &HeldKeys,
-    look: impl Fn(&Entry) -> (bool, bool),
+    is_suspect: impl Fn(Slot) -> bool,
 ) -> Arranged {
     let mut work: Vec<Work> = due.into_iter().map(Work::of_held).collect();
-    let (mut cut_at, mut last) = (None, None);
-    let mut suspects = HashSet::new();
+    let (mut cut_at, mut revised) = (HashMap::new(), HashSet::new());
     for entry in entries {
-        let (is_carried, is_suspect) = look(&entry);
-        if !is_carried {
-            if is_suspect && !suspects.insert(entry.slot) {
-                cut_at = last;
-                break;
-            }
-            last = Some(entry.number);
-            work.push(Work::of_entry(entry, held));
-        } else {
-            last = Some(entry.number);
+        if cut_at.contains_key(&entry.slot) {
+            continue;
         }
+        if is_suspect(entry.slot) {
+            cut_at.insert(entry.slot, entry.place);
+        } else if entry.kind == EntryKind::Revise {
+            revised.insert(entry.order_id);
+        } else if entry.kind == EntryKind::Redrive && revised.contains(&entry.order_id) {
+            let last = work.iter().rev().filter(|before| before.entry.slot == entry.slot).find_map(Work::place);
+            cut_at.extend(last.map(|last| (entry.slot, last)));
+            continue;
+        }
+        work.push(Work::of_entry(entry, held));
     }
     Arranged { work, cut_at }
 }
@@ -119,7 +121,7 @@ impl Work {
     }
 
     fn of_entry(entry: Entry, held: &HeldKeys) -> Self {
-        let origin = Origin::Entry { kind: entry.kind, number: entry.number };
+        let origin = Origin::Entry { kind: entry.kind, place: entry.place };
         let asks = matches!(entry.kind, EntryKind::Order | EntryKind::Redrive);
         let is_behind = asks && held.contains(&entry.route, &entry.order_key);
         let is_judged = asks && !is_behind;
@@ -140,6 +142,14 @@ impl Work {
         (Arc::clone(&self.entry.route), Arc::clone(&self.entry.order_key))
     }
 
+    /// Its place in the outbox, if it comes from there.
+    fn place(&self) -> Option<EntryPlace> {
+        match self.origin {
+            Origin::Entry { place, .. } => Some(place),
+            Origin::Held { .. } => None,
+        }
+    }
+
     /// Whether it must keep its place among the orders of its key; commands and outcomes need not (PROTOCOL D7, D9).
     pub(super) fn is_order(&self) -> bool {
         matches!(self.entry.kind, EntryKind::Order | EntryKind::Redrive) && matches!(self.origin, Origin::Entry { .. })
@@ -147,7 +157,15 @@ impl Work {
 
     /// It moves to the held table, unjudged.
     pub(super) fn moves(self, step: Step) -> Item {
+        let by = self.by();
         let (order_id, origin) = (self.entry.order_id, self.origin);
-        Item { order_id, origin, step, runs: Vec::new(), plugins: String::new() }
+        Item { order_id, origin, step, runs: Vec::new(), plugins: String::new(), by }
+    }
+
+    /// The operator in whose name it is redriven or discarded.
+    pub(super) fn by(&self) -> Option<String> {
+        let is_operators = matches!(self.entry.kind, EntryKind::Redrive | EntryKind::Discard);
+        let by = self.entry.payload.as_deref().filter(|_| is_operators)?;
+        Some(String::from_utf8_lossy(by).into_owned())
     }
 }

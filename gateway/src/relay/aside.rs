@@ -57,7 +57,7 @@ pub(super) struct Aside {
 struct Lagging {
     /// Orders that are being judged: in which slot, in which batch.
     outstanding: HashMap<OrderId, (Slot, u64)>,
-    results: HashMap<OrderId, Judgement>,
+    results: HashMap<OrderId, (Slot, Judgement)>,
     quick: u32,
 }
 
@@ -130,9 +130,10 @@ impl Aside {
         lagging.quick = if is_quick { lagging.quick + 1 } else { 0 };
         for (id, judgement) in ids.into_iter().zip(judgements) {
             // What was revised or cancelled meanwhile is no longer of this batch.
-            if lagging.outstanding.get(&id).is_some_and(|(_, batch)| *batch == judged.batch) {
+            let Some(&(slot, batch)) = lagging.outstanding.get(&id) else { continue };
+            if batch == judged.batch {
                 lagging.outstanding.remove(&id);
-                lagging.results.insert(id, judgement);
+                lagging.results.insert(id, (slot, judgement));
             }
         }
     }
@@ -154,7 +155,7 @@ impl Aside {
 
     /// The result for an order, once.
     pub(super) fn result(&mut self, route: &str, id: OrderId) -> Option<Judgement> {
-        self.lagging.get_mut(route)?.results.remove(&id)
+        Some(self.lagging.get_mut(route)?.results.remove(&id)?.1)
     }
 
     /// The order has changed: what was or is being judged of it does not count.
@@ -170,8 +171,11 @@ impl Aside {
         self.lagging.values().flat_map(|lagging| lagging.outstanding.values().map(|(slot, _)| *slot)).collect()
     }
 
-    /// Forgets everything.
-    pub(super) fn clear(&mut self) {
-        *self = Self { batches: self.batches, ..Self::default() };
+    /// Forgets everything about a slot: what is being judged of it does not count.
+    pub(super) fn forget_slot(&mut self, slot: Slot) {
+        for lagging in self.lagging.values_mut() {
+            lagging.outstanding.retain(|_, (own, _)| *own != slot);
+            lagging.results.retain(|_, (own, _)| *own != slot);
+        }
     }
 }

@@ -5,21 +5,23 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
 use super::arrange::{Arranged, HeldKeys, Key, Work, arrange};
 use super::aside::{self, Aside};
-use super::records::{order_record, outcome_record};
+use super::records::{order_records, outcome_record};
 use super::{HandOver, Routes};
 use crate::clock::{Clock, Timestamp};
 use crate::config::RelayConfig;
-use crate::entry::EntryKind;
+use crate::crash::{self, Point};
+use crate::entry::{EntryKind, EntryPlace};
 use crate::order::timeline::Happening;
 use crate::order::{OrderId, Slot};
 use crate::outbox::{
-    HeldOrder, Item, Origin, Outbox, OutboxError, Pass, ReadLimits, SlotDecided, SlotPass, Step, Strikes, Suspicion,
-    Tenure,
+    HeldOrder, Item, Origin, Outbox, OutboxError, Pass, ReadEntries, ReadLimits, SlotDecided, SlotPass, Step, Strikes,
+    Suspicion, Tenure,
 };
 use crate::plugin::{Decision, FaultKind, Judgement, PluginHost};
 use crate::record::Record;
@@ -28,8 +30,9 @@ use crate::telemetry::metrics::KindLabel;
 
 /// So many deaths of the process at one cursor make a slot suspect, and an order dead.
 pub(super) const DEATHS_MAX: u32 = 3;
-/// Slots that had nothing to carry are moved on when they lag so far behind the log.
-const IDLE_LAG_MAX: i64 = 10_000;
+/// Slots that had nothing to carry are moved on after so many entries of others, or after so long.
+const IDLE_ENTRIES: usize = 2_000;
+const IDLE_TIME: Duration = Duration::from_secs(60);
 
 /// The deciding half of the relay.
 #[derive(Debug)]
@@ -44,18 +47,32 @@ pub struct Decider {
     pub(super) slots: HashMap<Slot, SlotState>,
     pub(super) held: HeldKeys,
     pub(super) aside: Aside,
-    /// Every entry up to this one is carried.
-    pub(super) position: i64,
+    pub(super) idle: Idle,
+}
+
+/// Since when, and since how many entries, slots without entries have stayed where they were.
+#[derive(Debug)]
+pub(super) struct Idle {
+    since: Instant,
+    pub(super) entries: usize,
+}
+
+impl Default for Idle {
+    fn default() -> Self {
+        Self { since: Instant::now(), entries: 0 }
+    }
 }
 
 /// What the decider knows of a slot it owns.
 #[derive(Debug)]
 pub(super) struct SlotState {
-    epoch: i64,
-    pub(super) cursor: i64,
+    pub(super) epoch: i64,
+    pub(super) cursor: EntryPlace,
+    /// Every entry of it up to here is carried; the cursor follows where there was something to carry.
+    pub(super) read_to: EntryPlace,
     pub(super) suspicion: Option<Suspicion>,
     /// The last entry that the batch can have had over which the process died.
-    suspect_to: i64,
+    suspect_to: EntryPlace,
 }
 
 impl SlotState {
@@ -70,63 +87,80 @@ impl SlotState {
 }
 
 impl Decider {
-    /// Forgets everything and reads it from the database (PROTOCOL O5).
+    /// Forgets everything about these slots and reads it from the database (PROTOCOL O5); others are not touched.
     pub(super) async fn load(&mut self, tenures: Vec<Tenure>) -> Result<(), OutboxError> {
-        self.aside.clear();
-        self.held = self.outbox.held_keys().await?.into_iter().map(|(_, route, key)| (route, key)).collect();
-        self.position = tenures.iter().map(|tenure| tenure.decide_cursor).min().unwrap_or(0);
+        tenures.iter().for_each(|tenure| self.forget(tenure.slot));
+        let slots: HashSet<Slot> = tenures.iter().map(|tenure| tenure.slot).collect();
+        let held = self.outbox.held_keys().await?;
         let is_quiet = tenures.iter().all(|tenure| tenure.suspicion.is_none());
-        let suspect_to = if is_quiet { 0 } else { self.outbox.last_entry().await? };
-        self.slots = tenures
-            .into_iter()
-            .map(|tenure| {
-                let Tenure { slot, epoch, decide_cursor: cursor, suspicion, .. } = tenure;
-                if let Some(suspicion) = &suspicion {
-                    warn!(
-                        slot = slot.0,
-                        deaths = suspicion.deaths,
-                        "the process died while it decided slot {}",
-                        slot.0
-                    );
-                }
-                (slot, SlotState { epoch, cursor, suspicion, suspect_to })
-            })
-            .collect();
+        let suspect_to = if is_quiet { EntryPlace::default() } else { self.outbox.last_entry().await? };
+        let held = held.into_iter().filter(|(slot, ..)| slots.contains(slot));
+        held.for_each(|(_, route, order_key)| self.held.insert((route, order_key)));
+        for tenure in tenures {
+            let Tenure { slot, epoch, decide_cursor: cursor, suspicion, .. } = tenure;
+            if let Some(suspicion) = &suspicion {
+                let deaths = suspicion.deaths;
+                warn!(slot = slot.0, deaths, "the process died while it decided slot {}", slot.0);
+            }
+            self.slots.insert(slot, SlotState { epoch, cursor, read_to: cursor, suspicion, suspect_to });
+        }
         Ok(())
+    }
+
+    /// Forgets everything about a slot.
+    pub(super) fn forget(&mut self, slot: Slot) {
+        if self.slots.remove(&slot).is_some() {
+            self.held.forget_slot(slot);
+            self.aside.forget_slot(slot);
+        }
     }
 
     /// Runs one pass and returns how many entries and held orders it looked at.
     pub async fn pass(&mut self) -> Result<usize, OutboxError> {
         let limits = ReadLimits { count: self.limits.pass_entries_max, bytes: self.limits.pass_bytes_max.0 };
         self.aside.collect(self.limits.patience.0);
-        let due = self.due(limits).await?;
-        let entries = self.outbox.entries(self.position, limits).await?;
-        let looked_at = due.len() + entries.len();
-        let read_to = entries.last().map_or(self.position, |entry| entry.number);
-        let slots = &self.slots;
-        let arranged = arrange(due, entries, &self.held, |entry| {
-            let slot = slots.get(&entry.slot);
-            (slot.is_none_or(|slot| entry.number <= slot.cursor), slot.is_some_and(SlotState::is_suspect))
-        });
-        let Arranged { mut work, cut_at } = arranged;
-        let to = cut_at.unwrap_or(read_to);
-        if work.is_empty() {
-            self.position = to;
-            self.advance_idle().await?;
-            // What was carried already counts: behind it there may be more.
-            return Ok(looked_at);
+        if self.slots.is_empty() {
+            return Ok(0);
         }
-        let ran_alone = self.judge(&mut work).await?;
-        let pass = self.resolve(work, ran_alone);
-        self.commit(pass, to).await?;
+        let due = self.due(limits).await?;
+        let after: Vec<_> = self.slots.iter().map(|(slot, state)| (*slot, state.read_to)).collect();
+        let ReadEntries { entries, looked_at: read, mut read_to, has_more } =
+            self.outbox.entries(&after, limits).await?;
+        let looked_at = due.len() + entries.len();
+        self.idle.entries += read;
+        let slots = &self.slots;
+        let is_suspect = |slot| slots.get(&slot).is_some_and(SlotState::is_suspect);
+        let Arranged { mut work, cut_at } = arrange(due, entries, &self.held, is_suspect);
+        for (slot, place) in &mut read_to {
+            *place = cut_at.get(slot).copied().unwrap_or(*place);
+        }
+        if !work.is_empty() {
+            crash::at(Point::EntriesRead);
+            let ran_alone = self.judge(&mut work).await?;
+            crash::at(Point::Judged);
+            let pass = self.resolve(work, ran_alone);
+            self.commit(pass).await?;
+        }
+        for (slot, place) in read_to {
+            // Those that were lost are not there any more.
+            if let Some(state) = self.slots.get_mut(&slot) {
+                state.read_to = state.read_to.max(place);
+            }
+        }
         self.advance_idle().await?;
-        Ok(looked_at)
+        // What other slots carry already may have filled the batch: behind it there may be more.
+        Ok(looked_at + usize::from(has_more))
     }
 
     /// Held orders that are due, but for those of routes whose last batch is still judged aside.
     async fn due(&mut self, limits: ReadLimits) -> Result<Vec<HeldOrder>, OutboxError> {
         let routes = self.due_routes(limits.count);
-        if routes.is_empty() { Ok(Vec::new()) } else { self.outbox.due(routes, limits.bytes).await }
+        if routes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut due = self.outbox.due(routes, limits.bytes).await?;
+        due.retain(|held| self.slots.contains_key(&held.entry.slot));
+        Ok(due)
     }
 
     /// Routes whose held orders are looked at, and how many of each.
@@ -151,11 +185,10 @@ impl Decider {
                 slots.len() - 1
             });
             let part = &mut slots[index];
-            if let Origin::Entry { number, .. } = work.origin {
-                part.to = number;
+            if let Origin::Entry { place, .. } = work.origin {
+                part.to = place;
                 // A suspect stays one until the whole batch is past: its killer need not be the first.
-                part.clears_suspicion =
-                    state.suspicion.is_some() && (!state.is_suspect() || number >= state.suspect_to);
+                part.clears_suspicion = state.suspicion.is_some() && (!state.is_suspect() || place >= state.suspect_to);
             } else if stopped.contains(&key) {
                 // It stays behind the one of its key that still has to wait.
                 continue;
@@ -187,7 +220,7 @@ impl Decider {
 
     /// What follows from what is known about one order.
     fn step(&self, work: Work, now: Timestamp) -> Item {
-        let is_culprit = self.is_culprit(&work);
+        let (is_culprit, by) = (self.is_culprit(&work), work.by());
         let route = self.routes.get(&work.entry.route);
         let Work { entry, origin, since, strikes, attempts, judgement, .. } = work;
         let (mut runs, mut plugins) = (Vec::new(), String::new());
@@ -204,9 +237,9 @@ impl Decider {
                 let hold = Waiting { since, attempts, strikes, now };
                 match (judgement.decision, route) {
                     (Decision::Pass { patch, body, headers }, Some(route)) => {
-                        let record = Box::new(order_record(&entry, route, body, &headers, &plugins, now));
+                        let records = order_records(&entry, route, &body, &headers, &plugins, now);
                         let patch = (!patch.is_empty()).then(|| serde_json::to_string(&patch).unwrap_or_default());
-                        Step::Pass { record, patch }
+                        Step::Pass { records, patch }
                     }
                     (Decision::Pass { .. }, None) => self.no_route(&entry.route, &hold),
                     (Decision::Reject(problems), _) => Step::Reject(problems),
@@ -233,7 +266,7 @@ impl Decider {
                 }
             }
         };
-        Item { order_id: entry.order_id, origin, step, runs, plugins }
+        Item { order_id: entry.order_id, origin, step, runs, plugins, by }
     }
 
     fn no_route(&self, route: &str, hold: &Waiting) -> Step {
@@ -256,7 +289,7 @@ impl Decider {
     }
 
     /// Holds the order, or gives it up when it was held for too long (PROTOCOL D6).
-    fn wait(&self, reason: &str, detail: String, after: std::time::Duration, hold: &Waiting) -> Step {
+    fn wait(&self, reason: &str, detail: String, after: Duration, hold: &Waiting) -> Step {
         let since = hold.since.unwrap_or(hold.now);
         let last = since.after(self.limits.hold_max.0);
         if hold.now >= last {
@@ -266,24 +299,22 @@ impl Decider {
         Step::Hold { reason: reason.to_owned(), detail, due_at, strikes: hold.strikes }
     }
 
-    fn backoff(&self, attempts: u32) -> std::time::Duration {
+    fn backoff(&self, attempts: u32) -> Duration {
         crate::retry::backoff(self.limits.retry_first.0, self.limits.retry_max.0, attempts, fastrand::f64())
     }
 
-    async fn commit(&mut self, pass: Pass, to: i64) -> Result<(), OutboxError> {
+    async fn commit(&mut self, pass: Pass) -> Result<(), OutboxError> {
+        let slots: Vec<Slot> = pass.slots.iter().map(|part| part.slot).collect();
         let pass = Arc::new(pass);
         let decided = self.outbox.decide(Arc::clone(&pass)).await?;
-        let mut is_lost = false;
+        crash::at(Point::Decided);
+        let mut lost = Vec::new();
         let mut records = Vec::new();
         // The writer let go of it before it answered.
         let mut pass = Arc::into_inner(pass);
         for (index, result) in decided.slots.into_iter().enumerate() {
-            let Ok(SlotDecided { numbers, held_keys }) = result else {
-                is_lost = true;
-                continue;
-            };
-            let Some(pass) = pass.as_mut() else {
-                is_lost = true;
+            let (Ok(SlotDecided { numbers, held_keys }), Some(pass)) = (result, pass.as_mut()) else {
+                lost.push(slots[index]);
                 continue;
             };
             let part = &mut pass.slots[index];
@@ -304,41 +335,51 @@ impl Decider {
                     self.held.remove(&route, &key)
                 };
             }
-            records.extend(part.items.drain(..).zip(numbers).filter_map(|(item, number)| numbered(item, number?)));
+            records.extend(part.items.drain(..).zip(numbers).flat_map(|(item, first)| numbered(item, first)));
         }
         self.hand_over.give(records);
-        if is_lost {
-            self.metrics.relay_abandoned.inc();
-            info!("slots were lost: loading them afresh");
-            let tenures = self.outbox.tenures().await?;
-            self.load(tenures).await?;
-        } else {
-            self.position = to;
-        }
+        self.lose(lost);
         Ok(())
     }
 
-    /// Moves slots without entries on, so that a restart need not read past them.
+    /// The database has other cursors or epochs of these: they are loaded afresh before the next pass, if they are
+    /// still ours.
+    fn lose(&mut self, lost: Vec<Slot>) {
+        if lost.is_empty() {
+            return;
+        }
+        self.metrics.relay_abandoned.inc();
+        info!("{} slots were lost: what is still ours of them is loaded afresh", lost.len());
+        lost.into_iter().for_each(|slot| self.forget(slot));
+    }
+
+    /// Moves slots without entries on, so that a restart need not read past them, and what they have behind them can go.
     async fn advance_idle(&mut self) -> Result<(), OutboxError> {
-        let lagging: Vec<(Slot, i64, i64)> = self
-            .slots
-            .iter()
-            .filter(|(_, state)| self.position - state.cursor > IDLE_LAG_MAX)
-            .map(|(slot, state)| (*slot, state.epoch, state.cursor))
-            .collect();
-        if lagging.is_empty() {
+        if self.idle.entries < IDLE_ENTRIES && self.idle.since.elapsed() < IDLE_TIME {
             return Ok(());
         }
-        let slots: Vec<Slot> = lagging.iter().map(|(slot, ..)| *slot).collect();
-        if self.outbox.advance_idle(lagging, self.position).await? {
+        self.idle = Idle::default();
+        // What is under way is named by its cursor, so that a death over it is found (PROTOCOL D10): it has to stay.
+        let under_way = self.aside.slots();
+        let behind = |(slot, state): &(&Slot, &SlotState)| {
+            state.read_to > state.cursor && state.suspicion.is_none() && !under_way.contains(slot)
+        };
+        let Some(to) = self.slots.iter().filter(behind).map(|(_, state)| state.read_to).min() else { return Ok(()) };
+        let idle: Vec<(Slot, i64, EntryPlace)> = self
+            .slots
+            .iter()
+            .filter(|own| own.1.cursor < to && behind(own))
+            .map(|(slot, state)| (*slot, state.epoch, state.cursor))
+            .collect();
+        let slots: Vec<Slot> = idle.iter().map(|(slot, ..)| *slot).collect();
+        if self.outbox.advance_idle(idle, to).await? {
             for slot in slots {
                 if let Some(state) = self.slots.get_mut(&slot) {
-                    state.cursor = self.position;
+                    state.cursor = to;
                 }
             }
         } else {
-            let tenures = self.outbox.tenures().await?;
-            self.load(tenures).await?;
+            self.lose(slots);
         }
         Ok(())
     }
@@ -352,11 +393,14 @@ struct Waiting {
     now: Timestamp,
 }
 
-fn numbered(item: Item, number: i64) -> Option<Record> {
-    match item.step {
-        Step::Pass { record, .. } | Step::Outcome(record) => Some(Record { number, ..*record }),
-        _ => None,
-    }
+/// The records of an item, if it made any, with their numbers.
+fn numbered(item: Item, first: Option<i64>) -> impl Iterator<Item = Record> {
+    let records = match item.step {
+        Step::Pass { records, .. } if first.is_some() => records,
+        Step::Outcome(record) if first.is_some() => vec![*record],
+        _ => Vec::new(),
+    };
+    records.into_iter().zip(first.unwrap_or_default()..).map(|(record, number)| Record { number, ..record })
 }
 
 /// What the plugins said, for the timeline and for the record.

@@ -10,7 +10,7 @@ use tracing::info;
 use super::arrange::Work;
 use super::aside::Running;
 use super::decide::{DEATHS_MAX, Decider, SlotState};
-use crate::entry::EntryKind;
+use crate::entry::{EntryKind, EntryPlace};
 use crate::order::Slot;
 use crate::outbox::{Origin, OutboxError};
 use crate::plugin::{Candidate, Pace};
@@ -133,8 +133,8 @@ impl Decider {
         self.aside.run(running);
     }
 
-    pub(super) fn cursor(&self, slot: Slot) -> i64 {
-        self.slots.get(&slot).map_or(0, |slot| slot.cursor)
+    pub(super) fn cursor(&self, slot: Slot) -> EntryPlace {
+        self.slots.get(&slot).map_or_else(EntryPlace::default, |slot| slot.cursor)
     }
 
     /// What parts of a pass are called in the database.

@@ -3,7 +3,6 @@
 //! Pure state; sending, reading and committing are in `publish`.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
 
 use super::records::{PLUGINS_HEADER, header};
 use crate::order::OrderId;
@@ -28,9 +27,8 @@ pub(super) struct Lane {
     ready: VecDeque<Record>,
     ready_bytes: usize,
     sent: VecDeque<Sent>,
-    /// Kafka refuses its topic until then, so many times already.
-    stopped_until: Option<Instant>,
-    pub(super) stops: u32,
+    /// It is to be given back: nothing more is sent.
+    pub(super) is_leaving: bool,
 }
 
 /// A record that was handed to the producer.
@@ -56,15 +54,13 @@ pub(super) enum Fate {
 }
 
 impl Lane {
-    /// A slot as its tenure finds it. Of an earlier tenure only how long its topic is refused is kept.
-    pub(super) fn new(tenure: &Tenure, before: Option<&Self>) -> Self {
+    /// A slot as its tenure finds it.
+    pub(super) fn new(tenure: &Tenure) -> Self {
         Self {
             epoch: tenure.epoch,
             cursor: tenure.publish_cursor,
             next: tenure.publish_cursor + 1,
             last: tenure.last_record,
-            stopped_until: before.and_then(|before| before.stopped_until),
-            stops: before.map_or(0, |before| before.stops),
             ..Self::default()
         }
     }
@@ -87,6 +83,12 @@ impl Lane {
     pub(super) fn fill(&mut self, records: Vec<Record>) {
         self.ready_bytes = records.iter().map(|record| record.value.len()).sum();
         self.ready = records.into();
+    }
+
+    /// Topic and number of the next record to send.
+    pub(super) fn peek(&self) -> Option<(&str, i64)> {
+        let next = self.again.front().or(self.ready.front())?;
+        Some((&next.topic, next.number))
     }
 
     /// The next record to send, and whether it goes out again.
@@ -153,13 +155,9 @@ impl Lane {
         self.again.is_empty() && self.next > self.last
     }
 
-    pub(super) fn is_stopped(&self) -> bool {
-        self.stopped_until.is_some_and(|until| until > Instant::now())
-    }
-
-    pub(super) fn stop_for(&mut self, pause: Duration) {
-        self.stops += 1;
-        self.stopped_until = Some(Instant::now() + pause);
+    /// Records that the producer has or had and that are not taken off yet, and their bytes.
+    pub(super) fn in_hand(&self) -> (usize, usize) {
+        (self.sent.len(), self.sent.iter().map(|sent| sent.bytes).sum())
     }
 }
 

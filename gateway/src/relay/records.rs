@@ -14,21 +14,44 @@ use crate::record::{Envelope, Record, outcome_kind, outcome_value};
 /// Header that names the plugins which judged the order: `name@digest`, by comma.
 pub(super) const PLUGINS_HEADER: &str = "sluice-plugins";
 
-/// The record of an order that the plugins let pass. Its number comes with the commit.
+/// The records of an order that the plugins let pass: one, or those that its route lists. Their numbers come with the
+/// commit.
 #[must_use]
-pub(super) fn order_record(
+pub(super) fn order_records(
     entry: &Entry,
     route: &RouteConfig,
-    body: Bytes,
+    body: &Bytes,
     extra_headers: &[(String, String)],
     plugins: &str,
     now: Timestamp,
-) -> Record {
-    let redrives = entry.redrives + u32::from(entry.kind == EntryKind::Redrive);
-    let id = if redrives == 0 { entry.order_id.to_string() } else { format!("{}.r{redrives}", entry.order_id) };
+) -> Vec<Record> {
+    let made = |id: &str, kind: &str, topic: &str, value: Bytes| {
+        let headers = order_headers(entry, (id, kind), extra_headers, plugins);
+        record(entry, false, topic.to_owned(), headers, value, now)
+    };
+    if let Some(topic) = &route.topic {
+        let redrives = entry.redrives + u32::from(entry.kind == EntryKind::Redrive);
+        let id = if redrives == 0 { entry.order_id.to_string() } else { format!("{}.r{redrives}", entry.order_id) };
+        return vec![made(&id, &route.event_type, topic, body.clone())];
+    }
+    let own = route.records.iter().map(|own| {
+        // The same after a redrive: some services have theirs already, and are to drop it.
+        let id = format!("{}/{}", entry.order_id, own.name);
+        let value = own.fields.as_ref().map_or_else(|| body.clone(), |fields| fields.of(body));
+        made(&id, own.event_type.as_ref().unwrap_or(&route.event_type), &own.topic, value)
+    });
+    own.collect()
+}
+
+fn order_headers(
+    entry: &Entry,
+    (id, kind): (&str, &str),
+    extra_headers: &[(String, String)],
+    plugins: &str,
+) -> Vec<(String, Bytes)> {
     let envelope = Envelope {
-        id: &id,
-        kind: &route.event_type,
+        id,
+        kind,
         source: &entry.route,
         order_id: entry.order_id,
         time: entry.accepted_at,
@@ -40,7 +63,7 @@ pub(super) fn order_record(
     }
     let extra = extra_headers.iter().map(|(name, value)| (name.clone(), Bytes::copy_from_slice(value.as_bytes())));
     headers.extend(extra);
-    record(entry, false, route.topic.clone(), headers, body, now)
+    headers
 }
 
 /// What an outcome entry carries.

@@ -5,6 +5,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::*;
 use crate::config::ByteSize;
+use crate::config::load::assemble;
 use crate::dev::DevBroker;
 use crate::order::OrderId;
 
@@ -15,6 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Bench {
     broker: DevBroker,
     config: KafkaConfig,
+    replies: RepliesConfig,
     producer: BaseProducer,
 }
 
@@ -34,12 +36,15 @@ impl Bench {
         };
         broker.adapt(&mut config);
         let producer = ClientConfig::new().set("bootstrap.servers", broker.bootstrap_servers()).create().unwrap();
-        Self { broker, config, producer }
+        Self { broker, config, replies: assemble(None, []).unwrap().replies, producer }
     }
 
     fn subscribe(&self, topics: &[&str]) -> Subscriber {
         let topics: Vec<String> = topics.iter().map(|topic| (*topic).to_owned()).collect();
-        Subscriber::connect(&self.config, self.broker.bootstrap_servers(), &topics, Arc::new(Metrics::new())).unwrap()
+        let brokers = self.broker.bootstrap_servers();
+        let subscriber = Subscriber::connect(&self.config, &self.replies, brokers, &topics, Arc::default()).unwrap();
+        subscriber.join().unwrap();
+        subscriber
     }
 
     fn answer(&self, topic: &str, partition: i32, kind: &str) {
@@ -150,10 +155,73 @@ async fn an_outage_does_not_end_the_reading() {
     subscriber.close().await;
 }
 
+/// What moves while it is being read is read again at most: nothing is left out, on nobody's account.
+#[tokio::test]
+async fn members_share_the_partitions_and_take_over_those_of_one_that_leaves() {
+    const PARTITIONS: i32 = 4;
+    let bench = Bench::new(&[(TOPIC, PARTITIONS)]);
+    let (one, two) = (bench.subscribe(&[TOPIC]), bench.subscribe(&[TOPIC]));
+    let mut readers = vec![(one, BTreeSet::new()), (two, BTreeSet::new())];
+    let (mut sent, mut seen) = (0, BTreeSet::new());
+    // Both have partitions of their own once each has read what the other has not.
+    while readers.iter().any(|(_, read)| read.is_empty()) {
+        for partition in 0..PARTITIONS {
+            bench.answer(TOPIC, partition, &format!("reply {sent}"));
+            sent += 1;
+        }
+        read_round(&mut readers, &mut seen, sent).await;
+    }
+    let (leaving, _) = readers.remove(0);
+    leaving.close().await;
+    for partition in 0..PARTITIONS {
+        bench.answer(TOPIC, partition, &format!("reply {sent}"));
+        sent += 1;
+    }
+    read_round(&mut readers, &mut seen, sent).await;
+    for (subscriber, _) in readers {
+        subscriber.close().await;
+    }
+}
+
+/// Has all read until every reply was seen, and commit what they read.
+async fn read_round(readers: &mut [(Subscriber, BTreeSet<i32>)], seen: &mut BTreeSet<String>, sent: usize) {
+    let reading = async {
+        while seen.len() < sent {
+            for (subscriber, partitions) in readers.iter_mut() {
+                let Ok(batch) = tokio::time::timeout(Duration::from_millis(20), subscriber.next_batch(100)).await
+                else {
+                    continue;
+                };
+                for reply in batch.replies {
+                    let reply = reply.unwrap();
+                    partitions.insert(reply.place.partition);
+                    seen.insert(reply.kind);
+                }
+                subscriber.commit(&batch.positions).unwrap();
+            }
+        }
+    };
+    let is_done = tokio::time::timeout(PATIENCE, reading).await.is_ok();
+    assert!(is_done, "{sent} replies were sent, {} are read", seen.len());
+}
+
+#[test]
+fn a_member_has_a_name_only_where_one_is_given_and_the_times_fit_each_other() {
+    let mut bench = Bench::new(&[]);
+    let settings = |bench: &Bench| settings::consumer(&bench.config, &bench.replies, "localhost:1").unwrap();
+    assert_eq!(settings(&bench).get("group.instance.id"), None);
+    bench.replies.member = "node-a".to_owned();
+    bench.replies.session_timeout = crate::config::Span(Duration::from_secs(120));
+    let settings = settings(&bench);
+    assert_eq!(settings.get("group.instance.id"), Some("node-a"));
+    // librdkafka refuses a shorter one.
+    assert_eq!(settings.get("max.poll.interval.ms"), settings.get("session.timeout.ms"));
+}
+
 #[tokio::test]
 async fn settings_that_carry_a_promise_cannot_be_overridden() {
     let mut bench = Bench::new(&[]);
     bench.config.consumer.insert("enable.auto.commit".to_owned(), "true".to_owned());
-    let refused = Subscriber::connect(&bench.config, "localhost:1", &[], Arc::new(Metrics::new())).err().unwrap();
+    let refused = Subscriber::connect(&bench.config, &bench.replies, "localhost:1", &[], Arc::default()).err().unwrap();
     assert_eq!(refused.to_string(), "`kafka.consumer.enable.auto.commit` cannot be set: replies would be lost");
 }

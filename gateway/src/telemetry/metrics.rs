@@ -116,6 +116,8 @@ metrics! {
     http_requests: Family<HttpLabels, Counter> = Family::default(), "http_requests";
     /// Time from the request's head to its answer.
     http_request_seconds: Histogram = latency(), "http_request_seconds";
+    /// Requests being answered on the public listener, long polls among them.
+    http_open: Gauge = Gauge::default(), "http_requests_open";
     /// Connections open on the public listener.
     http_connections: Gauge = Gauge::default(), "http_connections";
     /// Connections closed by a limit, by which: `connections`, `first-byte`, `header`, `body`, `write-stall`.
@@ -128,6 +130,8 @@ metrics! {
     outbox_backlog: Gauge = Gauge::default(), "outbox_backlog_orders";
     /// Age of the oldest entry that is not yet decided.
     outbox_oldest_seconds: Seconds = Seconds::default(), "outbox_oldest_entry_seconds";
+    /// How long a transaction that holds the reading of entries back has been open; 0 where there is none.
+    outbox_stuck_seconds: Seconds = Seconds::default(), "outbox_stuck_read_seconds";
     /// Transactions committed.
     outbox_commits: Counter = Counter::default(), "outbox_commits";
     /// Commits that waited for the disk.
@@ -138,6 +142,12 @@ metrics! {
     outbox_commit_seconds: Histogram = latency(), "outbox_commit_seconds";
     /// Transactions that failed as a whole and were tried item by item.
     outbox_commit_failures: Counter = Counter::default(), "outbox_commit_failures";
+    /// Slots that this node carries.
+    node_slots: Gauge = Gauge::default(), "node_slots";
+    /// Nodes that live, this one included.
+    nodes_live: Gauge = Gauge::default(), "nodes_live";
+    /// When the leases were last renewed, as a Unix time: their age is the time since.
+    node_lease_renewed: Seconds = Seconds::default(), "node_lease_renewed_timestamp_seconds";
     /// Orders in the status HELD.
     orders_held: Gauge = Gauge::default(), "orders_held";
     /// Dead letters, by kind: `order`, `record`, `reply`.
@@ -176,6 +186,8 @@ metrics! {
     kafka_producers_replaced: Counter = Counter::default(), "kafka_producers_replaced";
     /// Errors met while reading replies; each is tried again.
     kafka_subscriber_errors: Counter = Counter::default(), "kafka_subscriber_errors";
+    /// How often the group told this node which reply partitions to read, changed or not: each time a member came or went.
+    kafka_subscriber_rebalances: Counter = Counter::default(), "kafka_subscriber_rebalances";
     /// Replies taken in, by fate: `counted`, `early`, `late`, `repeated`, `unasked`, `parked`, `poison`.
     replies: Family<KindLabel, Counter> = Family::default(), "kafka_replies";
     /// Orders that expired.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use crate::folder::Watch;
+use crate::folder::{Watch, Watched};
 
 /// Files that look the same twice at this distance have been written whole.
 const REST: Duration = Duration::from_millis(100);
@@ -34,7 +34,8 @@ impl Changes {
         let mut folders = vec![folder.to_owned()];
         files(folder, &mut folders);
         // Where there is no watch to be had, looking has to do.
-        let watch = Watch::start(folders, move || hint.send(()).unwrap_or_default()).ok();
+        let watched = folders.into_iter().map(Watched::Folder).collect();
+        let watch = Watch::start(watched, move || hint.send(()).unwrap_or_default()).ok();
         Self { folder: folder.to_owned(), watch, hints, seen: fingerprint(folder) }
     }
 

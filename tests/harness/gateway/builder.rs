@@ -21,6 +21,8 @@ use crate::services::Services;
 pub struct Route {
     pub path: String,
     pub topic: String,
+    /// Where there are any, they take the place of the one record for `topic`.
+    pub records: Vec<RouteRecord>,
     pub key: String,
     pub plugins: Vec<String>,
     pub outcomes: Option<String>,
@@ -29,11 +31,21 @@ pub struct Route {
     pub deadline: String,
 }
 
+/// One of several records of an order.
+#[derive(Debug, Clone, Default)]
+pub struct RouteRecord {
+    pub name: String,
+    pub topic: String,
+    /// Its other keys, as TOML writes them.
+    pub more: String,
+}
+
 impl Default for Route {
     fn default() -> Self {
         Self {
             path: "/orders".to_owned(),
             topic: "orders".to_owned(),
+            records: Vec::new(),
             key: "/customerId".to_owned(),
             plugins: vec!["order-rules".to_owned(), "customer-enricher".to_owned()],
             outcomes: Some("order-outcomes".to_owned()),
@@ -44,8 +56,11 @@ impl Default for Route {
 }
 
 impl Route {
-    fn to_toml(&self, prefix: &str) -> String {
-        let mut text = format!("[[route]]\npath = {:?}\ntopic = {:?}\n", self.path, format!("{prefix}{}", self.topic));
+    pub(crate) fn to_toml(&self, prefix: &str) -> String {
+        let mut text = format!("[[route]]\npath = {:?}\n", self.path);
+        if self.records.is_empty() {
+            text += &format!("topic = {:?}\n", format!("{prefix}{}", self.topic));
+        }
         text += &format!("key = {:?}\nplugins = {:?}\n", self.key, self.plugins);
         if let Some(outcomes) = &self.outcomes {
             text += &format!("outcomes = {:?}\n", format!("{prefix}{outcomes}"));
@@ -56,11 +71,17 @@ impl Route {
             text += "any_of_rejects = [\"ConsumerRejected\", \"OrderDetailsRejected\"]\n";
             text += &format!("deadline = {:?}\n", self.deadline);
         }
+        for record in &self.records {
+            let topic = format!("{prefix}{}", record.topic);
+            text += &format!("[[route.records]]\nname = {:?}\ntopic = {topic:?}\n{}\n", record.name, record.more);
+        }
         text
     }
 
-    fn topics(&self) -> impl Iterator<Item = &String> {
-        [Some(&self.topic), self.outcomes.as_ref(), self.replies.as_ref()].into_iter().flatten()
+    pub(crate) fn topics(&self) -> impl Iterator<Item = &String> {
+        let one = Some(&self.topic).filter(|_| self.records.is_empty());
+        let several = self.records.iter().map(|record| &record.topic);
+        [one, self.outcomes.as_ref(), self.replies.as_ref()].into_iter().flatten().chain(several)
     }
 }
 
@@ -181,10 +202,22 @@ impl Builder {
             keys.push(("kafka.brokers".to_owned(), format!("{broker:?}")));
             keys.push(("kafka.group".to_owned(), format!("{:?}", unique("sluice"))));
         }
+        let server = if environment::on_postgres() { crate::postgres::server() } else { None };
+        let database = server.map(crate::postgres::Server::database);
+        let mut announced = self.announced;
+        if let Some(database) = &database {
+            // The server of the tests may lose what it likes at a crash of the machine, and gateways say so.
+            announced.push("runs with fsync = off".to_owned());
+            keys.retain(|(known, _)| known != "database.url");
+            keys.push(("database.url".to_owned(), format!("{:?}", database.url())));
+            keys.push(("database.prepared_statements".to_owned(), (!environment::pgbouncer()).to_string()));
+        }
         for (key, value) in self.keys {
             keys.retain(|(known, _)| *known != key);
             keys.push((key, value));
         }
+        let url = keys.iter().find(|(key, _)| key == "database.url").map_or("", |(_, url)| url.trim_matches('"'));
+        let database_file = PathBuf::from(url.trim_start_matches("sqlite://"));
         let mut text: String = keys.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
         text.extend(routes.iter().map(|route| route.to_toml(&prefix)));
         let config = folder.path().join("gateway.toml");
@@ -197,16 +230,20 @@ impl Builder {
             launched_at: AtomicU64::new(0),
             folder,
             config,
+            database_file,
             verb,
             http,
             admin,
             broker,
             prefix,
-            announced: Mutex::new(self.announced),
+            announced: Mutex::new(announced),
             process: Mutex::new(None),
+            next_start: Mutex::default(),
+            environment: Mutex::default(),
             services,
             public_client: Client::new(http),
             admin_client: Client::new(admin),
+            server: database,
         }
     }
 }

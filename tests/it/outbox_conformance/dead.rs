@@ -3,17 +3,18 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use sluice::dead::DeadKind;
+use sluice::dead::{DeadEdit, DeadFilter, DeadKind};
 use sluice::entry::EntryKind;
 use sluice::order::{OrderId, OrderStatus, Slot};
 use sluice::outbox::DeadResult;
 use sluice::reply::{Place, PoisonReply, RawReply};
+use sluice::subscriber::reply::parse;
 
 use super::conformance;
 use super::world::{ORDERS, START, TOPIC, World, behind, die, enrich, let_pass, position};
 
 async fn only_letter(world: &World) -> i64 {
-    let letters = world.outbox.dead(None, 0, 10).await.unwrap();
+    let letters = world.dead(10).await;
     assert_eq!(letters.len(), 1, "{letters:?}");
     letters[0].id
 }
@@ -53,7 +54,7 @@ conformance! {
     async fn a_redriven_order_goes_to_the_end_of_its_key(world) {
         let id = dead_order(world).await;
         let follower = world.accept("k").await;
-        assert_eq!(world.outbox.redrive(only_letter(world).await).await.unwrap(), DeadResult::Accepted);
+        assert_eq!(world.redrive(only_letter(world).await).await, DeadResult::Accepted);
         world.pass().await;
         let records = world.unsent(Slot::of(ORDERS, "k")).await;
         assert_eq!(records.iter().map(|record| record.order_id).collect::<Vec<_>>(), [follower, id]);
@@ -64,7 +65,7 @@ conformance! {
     async fn a_redriven_order_stands_behind_one_that_is_held(world) {
         let id = dead_order(world).await;
         let head = world.accept("k").await;
-        world.outbox.redrive(only_letter(world).await).await.unwrap();
+        world.redrive(only_letter(world).await).await;
         world.decide(|entry| if entry.order_id == head { world.hold() } else { behind(entry) }).await;
         assert_eq!(world.state(id).await, "HELD behind");
         world.later(Duration::from_secs(60));
@@ -76,20 +77,20 @@ conformance! {
         let id = dead_order(world).await;
         let letter = only_letter(world).await;
         for _ in 0..2 {
-            assert_eq!(world.outbox.redrive(letter).await.unwrap(), DeadResult::Accepted);
+            assert_eq!(world.redrive(letter).await, DeadResult::Accepted);
         }
-        assert_eq!(world.outbox.discard(letter).await.unwrap(), DeadResult::Accepted);
+        assert_eq!(world.discard(letter).await, DeadResult::Accepted);
         world.pass().await;
         assert_eq!(world.unsent(Slot::of(ORDERS, "k")).await.len(), 1);
         assert_eq!(world.state(id).await, "PENDING");
-        assert_eq!(world.outbox.redrive(letter).await.unwrap(), DeadResult::NotDead);
-        assert_eq!(world.outbox.discard(letter).await.unwrap(), DeadResult::NotDead);
-        assert_eq!(world.outbox.discard(letter + 1).await.unwrap(), DeadResult::Unknown);
+        assert_eq!(world.redrive(letter).await, DeadResult::NotDead);
+        assert_eq!(world.discard(letter).await, DeadResult::NotDead);
+        assert_eq!(world.discard(letter + 1).await, DeadResult::Unknown);
     }
 
     async fn a_discarded_order_ends_cancelled(world) {
         let id = dead_order(world).await;
-        world.outbox.discard(only_letter(world).await).await.unwrap();
+        world.discard(only_letter(world).await).await;
         world.pass().await;
         assert_eq!(world.status(id).await, OrderStatus::Cancelled);
         assert!(world.undecided().await.is_empty(), "nobody downstream knew of it");
@@ -102,7 +103,7 @@ conformance! {
         world.command(id, EntryKind::Cancel, None).await;
         world.pass().await;
         assert_eq!(world.status(id).await, OrderStatus::Cancelled);
-        assert_eq!(world.outbox.redrive(letter).await.unwrap(), DeadResult::NotDead);
+        assert_eq!(world.redrive(letter).await, DeadResult::NotDead);
     }
 
     async fn a_record_that_kafka_refuses_is_a_dead_letter_and_the_next_goes_on(world) {
@@ -113,14 +114,14 @@ conformance! {
         let letter = world.outbox.dead_letter(only_letter(world).await).await.unwrap().unwrap();
         assert_eq!((letter.kind, letter.reason.as_str()), (DeadKind::Record, "refused-by-kafka"));
         assert_eq!(world.tenure(Slot::of(ORDERS, "k")).await.publish_cursor, 2);
-        assert!(world.outbox.redrive(letter.id).await.is_ok());
+        assert_eq!(world.redrive(letter.id).await, DeadResult::Accepted);
         let redrives: Vec<_> = world.undecided().await.iter().map(|entry| (entry.kind, entry.redrives)).collect();
         assert_eq!(redrives, [(EntryKind::Redrive, 0)]);
         world.pass().await;
         world.publish_but(|_| true).await;
         assert_eq!(world.state(id).await, "HELD dead", "and again");
         let letter = only_letter(world).await;
-        world.outbox.redrive(letter).await.unwrap();
+        world.redrive(letter).await;
         assert_eq!(world.undecided().await[0].redrives, 1, "each redrive makes a record with an id of its own");
         world.pass().await;
         world.publish().await;
@@ -136,9 +137,9 @@ conformance! {
         let letter = only_letter(world).await;
         let stored = world.outbox.dead_letter(letter).await.unwrap().unwrap();
         assert_eq!((stored.kind, &stored.payload[..], stored.place.unwrap().offset), (DeadKind::Reply, &b"?"[..], 7));
-        assert_eq!(world.outbox.redrive(letter).await.unwrap(), DeadResult::NotRedrivable);
-        assert_eq!(world.outbox.discard(letter).await.unwrap(), DeadResult::Accepted);
-        assert_eq!(world.outbox.discard(letter).await.unwrap(), DeadResult::NotDead);
+        assert_eq!(world.redrive(letter).await, DeadResult::WrongKind);
+        assert_eq!(world.discard(letter).await, DeadResult::Accepted);
+        assert_eq!(world.discard(letter).await, DeadResult::NotDead);
     }
 
     async fn dead_letters_are_listed_by_kind_and_in_portions(world) {
@@ -146,14 +147,84 @@ conformance! {
             world.take_all(vec![Err(poison(offset))], Vec::new(), "").await;
         }
         dead_order(world).await;
-        let first = world.outbox.dead(Some(DeadKind::Reply), 0, 2).await.unwrap();
+        let listed = async |filter| world.outbox.dead(filter).await.unwrap();
+        let replies = DeadFilter { kind: Some(DeadKind::Reply), ..DeadFilter::default() };
+        let first = listed(DeadFilter { limit: 2, ..replies.clone() }).await;
         assert_eq!(first.len(), 2);
-        let rest = world.outbox.dead(Some(DeadKind::Reply), first[1].id, 10).await.unwrap();
+        let rest = listed(DeadFilter { after: first[1].id, ..replies.clone() }).await;
         assert_eq!(rest.len(), 1);
-        assert_eq!(world.outbox.dead(Some(DeadKind::Record), 0, 10).await.unwrap().len(), 0);
-        assert_eq!(world.outbox.dead(None, rest[0].id, 10).await.unwrap()[0].kind, DeadKind::Order);
+        assert_eq!(listed(DeadFilter { kind: Some(DeadKind::Record), ..replies }).await.len(), 0);
+        assert_eq!(listed(DeadFilter { after: rest[0].id, ..DeadFilter::default() }).await[0].kind, DeadKind::Order);
         let id = world.accept("n").await;
         world.decide(let_pass).await;
         assert_eq!(world.state(id).await, "PENDING");
+    }
+
+    async fn dead_letters_are_found_by_reason_route_and_time(world) {
+        world.take_all(vec![Err(poison(0))], Vec::new(), "").await;
+        let died_at = world.clock.now();
+        world.later(Duration::from_secs(10));
+        let id = dead_order(world).await;
+        let listed = async |filter: DeadFilter| {
+            let letters = world.outbox.dead(filter).await.unwrap();
+            letters.into_iter().map(|letter| letter.order_id).collect::<Vec<_>>()
+        };
+        let all = DeadFilter::default;
+        assert_eq!(listed(all()).await, [None, Some(id)]);
+        assert_eq!(listed(DeadFilter { reason: Some("not-a-reply".to_owned()), ..all() }).await, [None]);
+        assert_eq!(listed(DeadFilter { route: Some(ORDERS.to_owned()), ..all() }).await, [Some(id)]);
+        assert_eq!(listed(DeadFilter { route: Some("/elsewhere".to_owned()), ..all() }).await, []);
+        let later = died_at.after(Duration::from_millis(1));
+        assert_eq!(listed(DeadFilter { since: Some(later), ..all() }).await, [Some(id)]);
+        assert_eq!(listed(DeadFilter { since: Some(died_at), before: Some(later), ..all() }).await, [None]);
+        assert_eq!(listed(DeadFilter { before: Some(died_at), ..all() }).await, []);
+    }
+
+    async fn an_edited_order_is_redriven_as_what_it_is_now(world) {
+        let id = dead_order(world).await;
+        let letter = only_letter(world).await;
+        let edit = |body: &'static str, order_key: &str| DeadEdit::Order { body: body.into(), order_key: order_key.into() };
+        let edited = async |edit| world.outbox.edit_dead(letter, edit, "bob".to_owned()).await.unwrap();
+        assert_eq!(edited(edit("{}", "other")).await, DeadResult::OrderKeyChanged);
+        let reply_edit = DeadEdit::Reply { headers: Vec::new(), payload: Bytes::new() };
+        assert_eq!(edited(reply_edit).await, DeadResult::WrongKind);
+        assert_eq!(edited(edit(r#"{"mended":1}"#, "k")).await, DeadResult::Accepted);
+        world.pass().await;
+        assert_eq!(world.state(id).await, "HELD dead", "it stays dead");
+        assert_eq!(world.outbox.dead_letter(letter).await.unwrap().unwrap().payload, r#"{"mended":1}"#);
+        world.redrive(letter).await;
+        world.pass().await;
+        let kinds = world.kinds(id).await;
+        assert!(kinds.ends_with(&["edited", "revised", "redriven"].map(str::to_owned)), "{kinds:?}");
+        assert_eq!(edited(edit("{}", "k")).await, DeadResult::NotDead);
+    }
+
+    async fn an_edited_reply_is_taken_in_once_as_what_it_is_now(world) {
+        let id = world.published("k").await;
+        world.reply(id, "A").await;
+        world.take_all(vec![Err(poison(7))], vec![position(0, 8)], "").await;
+        let letter = only_letter(world).await;
+        let headers = [("ce_type", "B".to_owned()), ("ce_subject", id.to_string()), ("ce_id", "b".to_owned()), ("ce_source", "s".to_owned())];
+        let headers = headers.map(|(name, value)| (name.to_owned(), Bytes::from(value))).to_vec();
+        let edit = DeadEdit::Reply { headers, payload: Bytes::from_static(b"{}") };
+        assert_eq!(world.outbox.edit_dead(letter, edit, "bob".to_owned()).await.unwrap(), DeadResult::Accepted);
+        let stored = world.outbox.dead_letter(letter).await.unwrap().unwrap();
+        assert_eq!(stored.since, world.clock.now(), "since when it is dead stays");
+        let raw = RawReply {
+            place: stored.place.unwrap(),
+            timestamp: stored.since,
+            key: None,
+            headers: stored.headers,
+            value: Some(stored.payload),
+        };
+        let taken = async || {
+            let reply = parse(raw.clone()).unwrap();
+            world.outbox.redrive_reply(letter, reply, "bob".to_owned()).await.unwrap()
+        };
+        assert_eq!(taken().await, DeadResult::Accepted);
+        assert_eq!(world.status(id).await, OrderStatus::Validated);
+        assert!(world.kinds(id).await.contains(&"redriven".to_owned()));
+        assert_eq!(taken().await, DeadResult::NotDead);
+        assert_eq!(world.dead(9).await.len(), 0);
     }
 }

@@ -67,8 +67,8 @@ conformance! {
         assert_eq!(strikes, [9, 0]);
         world.retry(|_| Step::Die { reason: "poison", detail: "again".to_owned() }).await;
         assert_eq!(world.due().await[0].strikes, Strikes::default());
-        let letter = world.outbox.dead(None, 0, 9).await.unwrap().remove(0);
-        world.outbox.redrive(letter.id).await.unwrap();
+        let letter = world.dead(9).await.remove(0);
+        world.redrive(letter.id).await;
         world.decide(|_| world.hold()).await;
         world.later(MINUTE);
         let strikes: Vec<_> = world.due().await.iter().map(|held| held.strikes.faults).collect();
@@ -141,9 +141,9 @@ conformance! {
         // The revision is decided after the other was accepted, and the held one fails again before it is decided.
         let entries = world.undecided().await;
         let tenure = world.tenure(entries[0].slot).await;
-        let revise = item(head, Origin::Entry { kind: EntryKind::Revise, number: entries[0].number },
+        let revise = item(head, Origin::Entry { kind: EntryKind::Revise, place: entries[0].place },
             sluice::outbox::Step::Revise(entries[0].payload.clone().unwrap()));
-        world.commit(world.part(&tenure, entries[0].number, vec![revise])).await.unwrap();
+        world.commit(world.part(&tenure, entries[0].place, vec![revise])).await.unwrap();
         world.retry(|_| world.hold()).await;
         world.decide(behind).await;
         world.later(MINUTE);

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use sluice::entry::{Entry, EntryKind};
+use sluice::entry::{Entry, EntryKind, EntryPlace};
 use sluice::order::{OrderId, Slot};
 use sluice::outbox::{Lost, Origin, Pass, Step, Suspicion, Tenure};
 
@@ -48,11 +48,11 @@ conformance! {
         let entry = first_entry(world, id).await;
         let stale = world.tenure(entry.slot).await;
         world.take_over().await;
-        let part = world.part(&stale, entry.number, vec![entry_item(&entry, let_pass(&entry))]);
+        let part = world.part(&stale, entry.place, vec![entry_item(&entry, let_pass(&entry))]);
         assert!(matches!(world.commit(part).await, Err(Lost)));
         assert!(world.unsent(entry.slot).await.is_empty());
         assert_eq!(world.tenure(entry.slot).await.decide_cursor, stale.decide_cursor);
-        assert!(!world.outbox.advance_idle(vec![(stale.slot, stale.epoch, stale.decide_cursor)], 9).await.unwrap());
+        assert!(!world.outbox.advance_idle(vec![(stale.slot, stale.epoch, stale.decide_cursor)], EntryPlace::of(9)).await.unwrap());
         world.pass().await;
         let record = world.unsent(entry.slot).await.remove(0);
         let items = vec![super::world::delivered(&record, false, false)];
@@ -66,11 +66,11 @@ conformance! {
         let id = world.accept("k").await;
         let (entry, beside) = (first_entry(world, id).await, first_entry(world, other).await);
         let tenure = world.tenure(entry.slot).await;
-        let part = || world.part(&tenure, entry.number, vec![entry_item(&entry, let_pass(&entry))]);
+        let part = || world.part(&tenure, entry.place, vec![entry_item(&entry, let_pass(&entry))]);
         assert_eq!(world.commit(part()).await.unwrap().numbers, [Some(1)]);
         // The part of the other slot goes on.
         let there = world.tenure(beside.slot).await;
-        let fresh = world.part(&there, beside.number, vec![entry_item(&beside, let_pass(&beside))]);
+        let fresh = world.part(&there, beside.place, vec![entry_item(&beside, let_pass(&beside))]);
         let results = world.commit_all(vec![part(), fresh]).await;
         assert!(matches!(&results[..], [Err(Lost), Ok(decided)] if decided.numbers == [Some(1)]));
         assert_eq!(world.unsent(entry.slot).await.len(), 1);
@@ -109,7 +109,7 @@ conformance! {
         }
         let entry = first_entry(world, id).await;
         let tenure = world.tenure(slot).await;
-        let part = world.part(&tenure, entry.number, vec![entry_item(&entry, let_pass(&entry))]);
+        let part = world.part(&tenure, entry.place, vec![entry_item(&entry, let_pass(&entry))]);
         world.commit(part).await.unwrap();
         assert_eq!(suspicion(&world.take_over().await, slot), None);
     }
@@ -120,7 +120,7 @@ conformance! {
         world.outbox.begin(format!("{}:0", slot.0), None).await.unwrap();
         let entry = first_entry(world, id).await;
         let tenure = world.tenure(slot).await;
-        world.commit(world.part(&tenure, entry.number, vec![entry_item(&entry, world.hold())])).await.unwrap();
+        world.commit(world.part(&tenure, entry.place, vec![entry_item(&entry, world.hold())])).await.unwrap();
         assert_eq!(suspicion(&world.take_over().await, slot), None);
     }
 
@@ -135,7 +135,7 @@ conformance! {
     async fn a_suspect_that_survived_is_not_blamed_for_the_next_one(world) {
         let (one, two) = (world.accept("k").await, world.accept(&key_elsewhere("k")).await);
         let (here, there) = (Slot::of(ORDERS, "k"), first_entry(world, two).await.slot);
-        world.outbox.begin(format!("{}:0", here.0), Some((here, 0, one))).await.unwrap();
+        world.outbox.begin(format!("{}:0", here.0), Some((here, EntryPlace::START, one))).await.unwrap();
         let tenures = dies_in(world, &[there], Some((there, two))).await;
         assert_eq!(suspicion(&tenures, there).unwrap().alone, Some(two));
         assert_eq!(suspicion(&tenures, here).and_then(|suspicion| suspicion.alone), None);
@@ -144,7 +144,7 @@ conformance! {
     async fn a_suspect_of_an_abandoned_pass_is_not_blamed_for_the_next_batch(world) {
         let id = world.accept("k").await;
         let slot = Slot::of(ORDERS, "k");
-        world.outbox.begin(format!("{}:0", slot.0), Some((slot, 0, id))).await.unwrap();
+        world.outbox.begin(format!("{}:0", slot.0), Some((slot, EntryPlace::START, id))).await.unwrap();
         assert_eq!(dies_in(world, &[slot], None).await.iter().filter_map(|t| t.suspicion.as_ref()?.alone).count(), 0);
     }
 
@@ -152,7 +152,7 @@ conformance! {
         let id = world.accept("k").await;
         let slot = Slot::of(ORDERS, "k");
         dies_in(world, &[slot], None).await;
-        world.outbox.begin(format!("{}:0", slot.0), Some((slot, 0, id))).await.unwrap();
+        world.outbox.begin(format!("{}:0", slot.0), Some((slot, EntryPlace::START, id))).await.unwrap();
         // The sender loads its slots afresh while the order runs alone.
         let seen = world.outbox.tenures().await.unwrap();
         assert_eq!(suspicion(&seen, slot).unwrap().alone, None, "it has not died");
@@ -182,9 +182,9 @@ conformance! {
         let slot = Slot::of(ORDERS, "k");
         let entry = first_entry(world, id).await;
         let tenure = world.tenure(slot).await;
-        world.outbox.begin(format!("{}:0", slot.0), Some((slot, 0, id))).await.unwrap();
-        let origin = Origin::Entry { kind: EntryKind::Order, number: entry.number };
-        let part = world.part(&tenure, entry.number, vec![item(id, origin, Step::Skip)]);
+        world.outbox.begin(format!("{}:0", slot.0), Some((slot, EntryPlace::START, id))).await.unwrap();
+        let origin = Origin::Entry { kind: EntryKind::Order, place: entry.place };
+        let part = world.part(&tenure, entry.place, vec![item(id, origin, Step::Skip)]);
         world.outbox.decide(Arc::new(Pass { slots: vec![part], ran_alone: true, still_open: String::new() })).await.unwrap();
         let blamed: HashSet<_> = world.take_over().await.into_iter().filter_map(|tenure| tenure.suspicion?.alone).collect();
         assert_eq!(blamed, HashSet::new());

@@ -7,7 +7,7 @@ use super::conformance;
 use super::world::{DEADLINE, NOTES, ORDERS, START, World, delivered, enrich, key_beside};
 
 /// The forgotten records of all slots are sent and noted.
-async fn send_forgotten(world: &World) -> usize {
+pub(super) async fn send_forgotten(world: &World) -> usize {
     let records = world.outbox.forgotten().await.unwrap();
     for record in &records {
         let tenure = world.tenure(record.slot).await;
@@ -77,7 +77,7 @@ conformance! {
         let before = world.order(id).await;
         world.publish_but(|record| record.is_outcome).await;
         assert_eq!(world.order(id).await, before, "refused or not");
-        assert!(world.outbox.dead(None, 0, 9).await.unwrap().is_empty());
+        assert!(world.dead(9).await.is_empty());
     }
 
     async fn a_forgetful_broker_gets_the_unanswered_again_in_order(world) {
@@ -104,7 +104,7 @@ conformance! {
         let id = world.accept("k").await;
         world.pass().await;
         world.publish_but(|_| true).await;
-        world.outbox.redrive(1).await.unwrap();
+        world.redrive(1).await;
         world.pass().await;
         world.publish().await;
         assert_eq!(world.state(id).await, "PUBLISHED");

@@ -61,6 +61,27 @@ conformance! {
         assert_eq!(next, [now]);
     }
 
+    async fn many_who_ask_at_once_are_each_told_of_their_own_order(world) {
+        let mut asking = tokio::task::JoinSet::new();
+        for number in 0..150 {
+            let id = world.accept(&format!("k{number}")).await;
+            for (order, version) in [(id, 0), (id, 1), (id, 7), (OrderId::generate(), 0)] {
+                let outbox = world.outbox.clone();
+                asking.spawn(async move {
+                    let told = outbox.versions(order, version).await.unwrap();
+                    match (told, version) {
+                        (None, 0) => assert_ne!(order, id),
+                        (Some(Versions::Next(next)), 0) => assert_eq!((next.len(), next[0].id), (1, id)),
+                        (Some(Versions::Next(next)), 1) => assert!(next.is_empty()),
+                        (Some(Versions::Gone(present)), 7) => assert_eq!((present.id, present.version), (id, 1)),
+                        other => panic!("{other:?}"),
+                    }
+                });
+            }
+        }
+        asking.join_all().await;
+    }
+
     async fn a_stream_that_reads_while_versions_come_is_never_told_that_they_are_gone(world) {
         let id = world.accept("k").await;
         world.decide(|_| world.hold()).await;

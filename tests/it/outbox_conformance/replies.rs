@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use sluice::entry::EntryKind;
-use sluice::order::{OrderId, OrderStatus};
-use sluice::outbox::Fates;
+use sluice::order::{OrderId, OrderStatus, Slot};
+use sluice::outbox::{Expiring, Fates};
 
 use super::conformance;
-use super::world::{DEADLINE, GRACE, NOTES, TOPIC, World, position, reply, reply_at};
+use super::world::{DEADLINE, GRACE, NOTES, ORDERS, World, key_elsewhere, position, reply, reply_at};
 
 async fn outcomes(world: &World, id: OrderId) -> usize {
     let is_outcome = |kind| kind == EntryKind::Outcome;
@@ -17,9 +17,9 @@ async fn outcomes(world: &World, id: OrderId) -> usize {
 /// Asks for the ends and expires what is due.
 async fn expire(world: &World, ends: &[(i32, i64)]) -> usize {
     let asked_at = world.clock.now();
-    let ends = ends.iter().map(|(partition, end)| position(*partition, *end)).collect();
-    world.outbox.note_ends(asked_at, ends).await.unwrap();
-    world.outbox.expire(asked_at, TOPIC.to_owned(), 100).await.unwrap().unwrap_or(0)
+    let ends: Vec<_> = ends.iter().map(|(partition, end)| position(*partition, *end)).collect();
+    world.outbox.note_ends(asked_at, ends.clone()).await.unwrap();
+    world.expire(asked_at, ends, 100).await.unwrap_or(0)
 }
 
 async fn reads_up_to(world: &World, positions: &[(i32, i64)]) {
@@ -161,19 +161,21 @@ conformance! {
         world.later(DEADLINE);
         assert_eq!(expire(world, &[(0, 0)]).await, 0, "the grace runs");
         world.later(GRACE);
-        assert!(world.outbox.has_overdue(world.clock.now().before(GRACE)).await.unwrap());
+        assert_eq!(world.outbox.overdue(Slot::all().collect(), GRACE).await.unwrap(), Some(world.clock.now()));
         reads_up_to(world, &[(0, 5)]).await;
         assert_eq!(expire(world, &[(0, 5), (1, 3)]).await, 0);
         reads_up_to(world, &[(1, 2)]).await;
-        assert_eq!(world.outbox.expire(world.clock.now(), TOPIC.to_owned(), 9).await.unwrap(), None);
+        let ends = || vec![position(0, 5), position(1, 3)];
+        assert_eq!(world.expire(world.clock.now(), ends(), 9).await, None);
         reads_up_to(world, &[(1, 3)]).await;
-        assert_eq!(world.outbox.expire(world.clock.now(), "other".to_owned(), 9).await.unwrap(), Some(0));
-        assert_eq!(world.outbox.expire(world.clock.now(), TOPIC.to_owned(), 9).await.unwrap(), Some(1));
+        let other = Expiring { topic: "other".to_owned(), ..world.expiring(world.clock.now(), Vec::new(), 9).await };
+        assert_eq!(world.outbox.expire(other).await.unwrap(), Some(0));
+        assert_eq!(world.expire(world.clock.now(), ends(), 9).await, Some(1));
         let order = world.order(id).await;
         assert_eq!((order.status, order.is_final, order.deadline_at), (OrderStatus::Expired, true, None));
         assert_eq!(outcomes(world, id).await, 1);
         assert_eq!(world.reply(id, "NotA").await.late, 1);
-        assert!(!world.outbox.has_overdue(world.clock.now()).await.unwrap());
+        assert_eq!(world.outbox.overdue(Slot::all().collect(), Duration::ZERO).await.unwrap(), None);
     }
 
     async fn orders_expire_in_portions_and_none_before_its_time(world) {
@@ -185,9 +187,37 @@ conformance! {
         world.later(DEADLINE + GRACE - Duration::from_secs(1));
         let now = world.clock.now();
         for expected in [2, 1, 0] {
-            assert_eq!(world.outbox.expire(now, TOPIC.to_owned(), 2).await.unwrap(), Some(expected));
+            assert_eq!(world.expire(now, Vec::new(), 2).await, Some(expected));
         }
         assert_eq!(world.status(later).await, OrderStatus::Published);
+    }
+
+    async fn only_the_owner_of_a_slot_expires_its_orders(world) {
+        let id = world.published("k").await;
+        world.later(DEADLINE + GRACE);
+        let stale = world.expiring(world.clock.now(), Vec::new(), 9).await;
+        world.take_over().await;
+        assert_eq!(world.outbox.expire(stale).await.unwrap(), Some(0));
+        assert_eq!(world.status(id).await, OrderStatus::Published);
+        let elsewhere = world.expiring(world.clock.now(), Vec::new(), 9).await;
+        let slots = elsewhere.slots.iter().copied().filter(|(slot, _)| *slot != Slot::of(ORDERS, "k")).collect();
+        assert_eq!(world.outbox.expire(Expiring { slots, ..elsewhere }).await.unwrap(), Some(0));
+        assert_eq!(world.expire(world.clock.now(), Vec::new(), 9).await, Some(1));
+    }
+
+    async fn ends_that_another_node_cleared_away_are_waited_for_all_the_same(world) {
+        let (one, two) = (world.published("k").await, world.published(&key_elsewhere("k")).await);
+        world.later(DEADLINE + GRACE);
+        let (asked_at, ends) = (world.clock.now(), vec![position(0, 5)]);
+        world.outbox.note_ends(asked_at, ends.clone()).await.unwrap();
+        world.later(Duration::from_secs(1));
+        // The other node asked later and is done already: its clearing away is nothing to us.
+        let all = world.expiring(world.clock.now(), Vec::new(), 9).await;
+        let slots = all.slots.iter().copied().filter(|(slot, _)| *slot != Slot::of(ORDERS, "k")).collect();
+        assert_eq!(world.outbox.expire(Expiring { slots, ..all }).await.unwrap(), Some(1));
+        assert_eq!(world.status(two).await, OrderStatus::Expired);
+        assert_eq!(world.expire(asked_at, ends, 9).await, None);
+        assert_eq!(world.status(one).await, OrderStatus::Published);
     }
 
     async fn a_reader_that_starts_again_does_not_move_back(world) {

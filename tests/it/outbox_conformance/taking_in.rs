@@ -1,8 +1,8 @@
 //! Taking orders in: one transaction, one order per idempotency key.
 
-use sluice::entry::EntryKind;
+use sluice::entry::{EntryKind, EntryPlace};
 use sluice::order::{OrderId, OrderStatus, Slot};
-use sluice::outbox::{Kept, ReadLimits};
+use sluice::outbox::{Kept, NewCommand, ReadLimits};
 
 use super::conformance;
 use super::world::{ALL, NOTES, ORDERS, START, new_order, with_key};
@@ -48,21 +48,36 @@ conformance! {
         assert_eq!(world.undecided().await.len(), 2);
     }
 
+    async fn a_command_that_comes_to_nothing_leaves_its_idempotency_key_free(world) {
+        let id = world.accept_on(NOTES, "k").await;
+        world.command(id, EntryKind::Cancel, None).await;
+        world.pass().await;
+        let hash = with_key(new_order(NOTES, "k"), 1, 1).idempotency;
+        for (order_id, kept) in [(id, Kept::TooLate), (OrderId::generate(), Kept::Unknown)] {
+            let (kind, route) = (EntryKind::Cancel, NOTES.into());
+            let command = NewCommand { kind, order_id, route, payload: None, order_key: None, idempotency: hash };
+            assert_eq!(world.outbox.command(command).await.unwrap(), kept);
+        }
+        let order = with_key(new_order(NOTES, "k"), 1, 2);
+        assert_eq!(world.outbox.accept(order.clone()).await.unwrap(), Kept::New(order.id));
+        assert_eq!(world.outbox.accept(order.clone()).await.unwrap(), Kept::Replay(order.id));
+    }
+
     async fn entries_come_in_the_order_of_acceptance_and_in_portions(world) {
         let mut ids = Vec::new();
         for number in 0..10 {
             ids.push(world.accept(&format!("k{number}")).await);
         }
-        let (mut after, mut read) = (0, Vec::<OrderId>::new());
+        let (mut after, mut read) = (EntryPlace::START, Vec::<OrderId>::new());
         loop {
-            let entries = world.outbox.entries(after, ReadLimits { count: 3, ..ALL }).await.unwrap();
+            let entries = world.entries(after, ReadLimits { count: 3, ..ALL }).await;
             let Some(last) = entries.last() else { break };
-            assert!(entries.len() <= 3 && entries[0].number > after);
-            after = last.number;
+            assert!(entries.len() <= 3 && entries[0].place > after);
+            after = last.place;
             read.extend(entries.iter().map(|entry| entry.order_id));
         }
         assert_eq!(read, ids);
-        assert_eq!(world.outbox.entries(0, ReadLimits { bytes: 1, ..ALL }).await.unwrap().len(), 1, "one fits always");
+        assert_eq!(world.entries(EntryPlace::START, ReadLimits { bytes: 1, ..ALL }).await.len(), 1, "one fits always");
     }
 
     async fn what_is_handed_over_is_what_would_be_read(world) {
@@ -70,8 +85,8 @@ conformance! {
             world.accept(&format!("k{number}")).await;
         }
         // The first read takes what was handed over, the second finds nothing of it left.
-        let handed_over = world.outbox.entries(0, ALL).await.unwrap();
-        let read = world.outbox.entries(0, ALL).await.unwrap();
+        let handed_over = world.entries(EntryPlace::START, ALL).await;
+        let read = world.entries(EntryPlace::START, ALL).await;
         assert_eq!(handed_over.len(), 5);
         assert_eq!(format!("{handed_over:?}"), format!("{read:?}"));
     }

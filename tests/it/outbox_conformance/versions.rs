@@ -9,9 +9,7 @@ use sluice::order::{OrderId, OrderStatus, OrderView};
 use sluice::outbox::{OrderFilter, Versions};
 
 use super::conformance;
-use super::world::{
-    GRACE, NOTES, ORDERS, TOPIC, World, behind, die, enrich, entry_item, let_pass, reject, reply, said,
-};
+use super::world::{GRACE, NOTES, ORDERS, World, behind, die, enrich, entry_item, let_pass, reject, reply, said};
 
 const STEPS: u64 = 120;
 const SEEDS: u64 = 12;
@@ -86,7 +84,7 @@ async fn decide_one(world: &World, dice: &mut Dice) {
         let tenure = world.tenure(entry.slot).await;
         let mut item = entry_item(&entry, step);
         item.runs = said();
-        world.commit(world.part(&tenure, entry.number, vec![item])).await.unwrap();
+        world.commit(world.part(&tenure, entry.place, vec![item])).await.unwrap();
     }
 }
 
@@ -130,16 +128,16 @@ async fn act(world: &World, dice: &mut Dice, ids: &mut Vec<OrderId>) {
             };
         }
         9 => {
-            for letter in world.outbox.dead(None, 0, 1).await.unwrap() {
+            for letter in world.dead(1).await {
                 match dice.below(3) {
-                    0 => world.outbox.discard(letter.id).await.unwrap(),
-                    _ => world.outbox.redrive(letter.id).await.unwrap(),
+                    0 => world.discard(letter.id).await,
+                    _ => world.redrive(letter.id).await,
                 };
             }
         }
         10 => {
             world.later(GRACE);
-            world.outbox.expire(world.clock.now(), TOPIC.to_owned(), 2).await.unwrap();
+            world.expire(world.clock.now(), Vec::new(), 2).await;
         }
         _ => drop(world.outbox.forget_broker(1 << 20).await.unwrap()),
     }
@@ -165,7 +163,7 @@ conformance! {
         let id = world.accept("k").await;
         world.decide(enrich).await;
         world.publish_but(|_| true).await;
-        world.outbox.redrive(1).await.unwrap();
+        world.redrive(1).await;
         world.pass().await;
         world.publish().await;
         let now = world.order(id).await;

@@ -6,15 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use harness::postgres::Database;
 use sluice::clock::{Clock, Timestamp};
-use sluice::config::{ByteSize, DatabaseConfig};
-use sluice::entry::{Entry, EntryKind};
+use sluice::config::{ByteSize, DatabaseConfig, Span};
+use sluice::dead::{DeadFilter, DeadLetter};
+use sluice::entry::{Entry, EntryKind, EntryPlace};
 use sluice::order::timeline::Happening;
 use sluice::order::{OrderId, OrderStatus, OrderView, Problem, Slot, Source};
 use sluice::outbox::{
-    Delivered, Deliveries, Fates, HeldOrder, Item, Kept, KeyHash, Lost, NewCommand, NewOrder, OpenError, Origin,
-    Outbox, Pass, Placed, ReadLimits, Refused, SlotDecided, SlotDeliveries, SlotPass, Step, Strikes, TakenReplies,
-    Tenure,
+    DeadResult, Delivered, Deliveries, Expiring, Fates, HeldOrder, Item, Kept, KeyHash, Lost, NewCommand, NewOrder,
+    OpenError, Origin, Outbox, Pass, Placed, ReadLimits, Refused, SlotDecided, SlotDeliveries, SlotPass, Step, Strikes,
+    TakenReplies, Tenure,
 };
 use sluice::record::Record;
 use sluice::reply::{Place, PoisonReply, Position, Reply};
@@ -31,12 +33,19 @@ pub(super) const ORDERS: &str = "/orders";
 pub(super) const NOTES: &str = "/notes";
 pub(super) const DEADLINE: Duration = Duration::from_secs(30);
 pub(super) const GRACE: Duration = Duration::from_secs(5);
+/// Transactions of one partition of the logs, where logs have partitions.
+pub(super) const PARTITION_TRANSACTIONS: u64 = 4_096;
+/// Longer than any test.
+const LEASE: Duration = Duration::from_secs(600);
 
 /// A database and what stands around it.
 pub(super) struct World {
     pub(super) outbox: Outbox,
     pub(super) clock: Clock,
+    /// Of a SQLite file.
     pub(super) path: PathBuf,
+    /// Of a server.
+    pub(super) server: Option<Database>,
     folder: tempfile::TempDir,
 }
 
@@ -55,45 +64,123 @@ fn rules() -> Rules {
 }
 
 /// Opens the database of a path, as a node does that starts.
-pub(super) fn open(path: &Path, clock: &Clock) -> Result<Outbox, OpenError> {
+pub(super) async fn open(path: &Path, clock: &Clock) -> Result<Outbox, OpenError> {
+    open_url(format!("sqlite://{}", path.display()), clock).await
+}
+
+/// The same of a URL.
+pub(super) async fn open_url(url: String, clock: &Clock) -> Result<Outbox, OpenError> {
     let config = DatabaseConfig {
-        url: format!("sqlite://{}", path.display()),
+        url,
         readers: 2,
         queue_max: 1_024,
         commit_items_max: 512,
         commit_bytes_max: ByteSize(16 << 20),
         cache_bytes: ByteSize(8 << 20),
+        connections: 8,
+        lanes: 2,
+        answer_timeout: Span(Duration::from_secs(30)),
+        prepared_statements: !harness::environment::pgbouncer(),
+        partition_transactions: PARTITION_TRANSACTIONS,
     };
-    Outbox::open(&config, rules(), clock.clone(), Arc::default())
+    Outbox::open(&config, rules(), clock.clone(), Arc::default()).await
 }
 
 impl World {
-    pub(super) async fn open(backend: Backend) -> Self {
+    /// A fresh database; `None` where this machine has none of the kind.
+    pub(super) async fn open(backend: Backend) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
-        let (path, clock) = match backend {
-            Backend::Sqlite => (folder.path().join("sluice.db"), Clock::by_hand(START)),
+        let (path, clock) = (folder.path().join("sluice.db"), Clock::by_hand(START));
+        let server = match backend {
+            Backend::Sqlite => None,
+            Backend::Postgres => Some(harness::postgres::server()?.database()),
         };
-        let outbox = open(&path, &clock).unwrap();
-        let world = Self { outbox, clock, path, folder };
+        let outbox = match &server {
+            None => open(&path, &clock).await,
+            Some(database) => open_url(database.url(), &clock).await,
+        };
+        let world = Self { outbox: outbox.unwrap(), clock, path, server, folder };
+        world.take_over().await;
+        Some(world)
+    }
+
+    /// Another node on the same server.
+    pub(super) async fn beside(&self) -> Outbox {
+        let server = self.server.as_ref().expect("several nodes share a server, not a file");
+        open_url(server.url(), &self.clock).await.unwrap()
+    }
+
+    /// The world of the same database on another server, by way of a dump.
+    pub(super) async fn moved_to(&self, server: &'static harness::postgres::Server) -> Self {
+        let database = self.server.as_ref().expect("a file has no server").moved_to(server);
+        let outbox = open_url(database.url(), &self.clock).await.unwrap();
+        let (clock, path, folder) = (self.clock.clone(), self.path.clone(), tempfile::tempdir().unwrap());
+        let world = Self { outbox, clock, path, server: Some(database), folder };
         world.take_over().await;
         world
     }
 
-    /// Ends the node, does something to its file and starts another node on it.
+    /// Ends the node, does something to its database and starts another node on it.
     pub(super) async fn restart_after(self, change: impl FnOnce(&Path)) -> Self {
-        let Self { outbox, clock, path, folder } = self;
+        let Self { outbox, clock, path, server, folder } = self;
         drop(outbox);
         change(&path);
-        // The lock goes with the writer's thread, a moment after the last handle.
-        let outbox = harness::wait_until("a free database", Duration::from_secs(10), || open(&path, &clock));
-        let world = Self { outbox, clock, path, folder };
+        let begun = std::time::Instant::now();
+        let outbox = loop {
+            let opened = match &server {
+                None => open(&path, &clock).await,
+                Some(database) => open_url(database.url(), &clock).await,
+            };
+            match opened {
+                // The lock goes with the writer's thread, a moment after the last handle.
+                Err(OpenError::InUse(_)) if begun.elapsed() < Duration::from_secs(10) => {
+                    tokio::task::yield_now().await;
+                }
+                opened => break opened.unwrap(),
+            }
+        };
+        let world = Self { outbox, clock, path, server, folder };
         world.take_over().await;
         world
     }
 
-    /// Takes all slots over, as a node that starts.
+    /// Takes all slots over, as a node that starts after the one before it has died.
     pub(super) async fn take_over(&self) -> Vec<Tenure> {
-        self.outbox.take_over("node".to_owned()).await.unwrap()
+        let Some(server) = &self.server else { return self.outbox.take_over("node".to_owned()).await.unwrap() };
+        // Its name goes to one that never comes back, and its leases end.
+        server.run(
+            "UPDATE slots SET owner = 'dead', lease_until = '-infinity'; DELETE FROM begun WHERE node = 'dead';
+             UPDATE begun SET node = 'dead'; DELETE FROM nodes",
+        );
+        let tended = self.outbox.tend(LEASE, Vec::new()).await.unwrap();
+        assert_eq!(tended.held.len(), 64);
+        self.outbox.tenures().await.unwrap()
+    }
+
+    /// Where logs have partitions: the one in use is full from now on.
+    pub(super) fn fill_partition(&self) {
+        let Some(server) = &self.server else { return };
+        // Each block of it that may fail uses a transaction up.
+        server.run(&format!(
+            "DO $$ BEGIN
+                 CREATE TEMP TABLE used (n int);
+                 FOR n IN 1..{PARTITION_TRANSACTIONS} LOOP
+                     BEGIN INSERT INTO used VALUES (n); EXCEPTION WHEN unique_violation THEN NULL; END;
+                 END LOOP;
+             END $$"
+        ));
+    }
+
+    /// Waits until everything that is committed can be read: on a server, until every older transaction has ended, those
+    /// of other tests among them.
+    pub(super) async fn settle(&self) {
+        let Some(server) = &self.server else { return };
+        let readable =
+            "SELECT coalesce(max(xid), 0) < pg_snapshot_xmin(pg_current_snapshot())::text::bigint FROM outbox";
+        harness::wait_until("entries that can be read", Duration::from_secs(30), || {
+            let is_readable = server.ask(readable);
+            if is_readable.as_deref() == Some("t") { Ok(()) } else { Err(is_readable) }
+        });
     }
 
     pub(super) async fn tenure(&self, slot: Slot) -> Tenure {
@@ -103,6 +190,32 @@ impl World {
 
     pub(super) fn later(&self, span: Duration) {
         self.clock.advance(span);
+    }
+
+    /// What is to expire, as the owner of every slot asks for it.
+    pub(super) async fn expiring(&self, asked_at: Timestamp, ends: Vec<Position>, limit: usize) -> Expiring {
+        let tenures = self.outbox.tenures().await.unwrap();
+        let slots = tenures.iter().map(|tenure| (tenure.slot, tenure.epoch)).collect();
+        Expiring { asked_at, topic: TOPIC.to_owned(), ends, slots, limit }
+    }
+
+    pub(super) async fn expire(&self, asked_at: Timestamp, ends: Vec<Position>, limit: usize) -> Option<usize> {
+        self.outbox.expire(self.expiring(asked_at, ends, limit).await).await.unwrap()
+    }
+
+    // --- the operator ---
+
+    /// The oldest dead letters.
+    pub(super) async fn dead(&self, limit: usize) -> Vec<DeadLetter> {
+        self.outbox.dead(DeadFilter { limit, ..DeadFilter::default() }).await.unwrap()
+    }
+
+    pub(super) async fn redrive(&self, letter: i64) -> DeadResult {
+        self.outbox.redrive(letter, "ann".to_owned()).await.unwrap()
+    }
+
+    pub(super) async fn discard(&self, letter: i64) -> DeadResult {
+        self.outbox.discard(letter, "ann".to_owned()).await.unwrap()
     }
 
     // --- clients ---
@@ -149,17 +262,24 @@ impl World {
 
     // --- the relay ---
 
+    /// Entries of all slots above a place.
+    pub(super) async fn entries(&self, after: EntryPlace, limits: ReadLimits) -> Vec<Entry> {
+        self.settle().await;
+        let places: Vec<_> = Slot::all().map(|slot| (slot, after)).collect();
+        self.outbox.entries(&places, limits).await.unwrap().entries
+    }
+
     /// Entries that the slot of a key has not decided yet.
     pub(super) async fn undecided(&self) -> Vec<Entry> {
-        let cursors: HashMap<Slot, i64> =
+        let cursors: HashMap<Slot, EntryPlace> =
             self.outbox.tenures().await.unwrap().iter().map(|tenure| (tenure.slot, tenure.decide_cursor)).collect();
-        let (mut undecided, mut after) = (Vec::new(), 0);
+        let (mut undecided, mut after) = (Vec::new(), EntryPlace::START);
         loop {
             // What was handed over may be less than there is.
-            let entries = self.outbox.entries(after, ALL).await.unwrap();
+            let entries = self.entries(after, ALL).await;
             let Some(last) = entries.last() else { return undecided };
-            after = last.number;
-            undecided.extend(entries.into_iter().filter(|entry| entry.number > cursors[&entry.slot]));
+            after = last.place;
+            undecided.extend(entries.into_iter().filter(|entry| entry.place > cursors[&entry.slot]));
         }
     }
 
@@ -174,8 +294,8 @@ impl World {
                 EntryKind::Outcome => Step::Outcome(Box::new(record(&entry, "outcome"))),
             };
             let tenure = self.tenure(entry.slot).await;
-            let origin = Origin::Entry { kind: entry.kind, number: entry.number };
-            let part = self.part(&tenure, entry.number, vec![item(entry.order_id, origin, step)]);
+            let origin = Origin::Entry { kind: entry.kind, place: entry.place };
+            let part = self.part(&tenure, entry.place, vec![item(entry.order_id, origin, step)]);
             self.commit(part).await.unwrap();
         }
     }
@@ -203,7 +323,7 @@ impl World {
         self.commit(part).await
     }
 
-    pub(super) fn part(&self, tenure: &Tenure, to: i64, items: Vec<Item>) -> SlotPass {
+    pub(super) fn part(&self, tenure: &Tenure, to: EntryPlace, items: Vec<Item>) -> SlotPass {
         let (slot, epoch, from) = (tenure.slot, tenure.epoch, tenure.decide_cursor);
         SlotPass { slot, epoch, from, to, items, clears_suspicion: false }
     }
@@ -286,16 +406,21 @@ impl World {
 
     /// The counts kept in step say what the lists say.
     pub(super) async fn keeps_count(&self) {
-        let mut counted = HashMap::new();
-        let filter = sluice::outbox::OrderFilter { limit: usize::MAX, ..Default::default() };
-        for order in self.outbox.list(filter).await.unwrap() {
-            *counted.entry(order.status).or_insert(0) += 1;
-        }
-        for (status, count) in self.outbox.counts() {
-            assert_eq!(count, counted.get(&status).copied().unwrap_or(0), "{status}");
-        }
-        let waiting = [OrderStatus::Pending, OrderStatus::Held].iter().filter_map(|status| counted.get(status));
-        assert_eq!(self.outbox.backlog(), waiting.sum::<u64>());
+        // What other nodes commit, and what is committed while the database is asked, is counted a moment later.
+        let limit = Duration::from_secs(if self.server.is_some() { 10 } else { 0 });
+        harness::wait_until_async("the right counts", limit, async || {
+            let mut counted = HashMap::new();
+            let filter = sluice::outbox::OrderFilter { limit: usize::MAX, ..Default::default() };
+            for order in self.outbox.list(filter).await.unwrap() {
+                *counted.entry(order.status).or_insert(0) += 1;
+            }
+            let count = |status: &OrderStatus| counted.get(status).copied().unwrap_or(0);
+            let wrong: Vec<_> =
+                self.outbox.counts().into_iter().filter(|(status, shown)| *shown != count(status)).collect();
+            let backlog = count(&OrderStatus::Pending) + count(&OrderStatus::Held);
+            if wrong.is_empty() && self.outbox.backlog() == backlog { Ok(()) } else { Err((wrong, counted)) }
+        })
+        .await;
     }
 }
 
@@ -317,20 +442,20 @@ pub(super) fn with_key(order: NewOrder, key: u8, fingerprint: u8) -> NewOrder {
 }
 
 pub(super) fn item(order_id: OrderId, origin: Origin, step: Step) -> Item {
-    Item { order_id, origin, step, runs: Vec::new(), plugins: "rules@sha256:0".to_owned() }
+    Item { order_id, origin, step, runs: Vec::new(), plugins: "rules@sha256:0".to_owned(), by: None }
 }
 
 pub(super) fn entry_item(entry: &Entry, step: Step) -> Item {
-    item(entry.order_id, Origin::Entry { kind: entry.kind, number: entry.number }, step)
+    item(entry.order_id, Origin::Entry { kind: entry.kind, place: entry.place }, step)
 }
 
 pub(super) fn let_pass(entry: &Entry) -> Step {
-    Step::Pass { record: Box::new(record(entry, "order")), patch: None }
+    Step::Pass { records: vec![record(entry, "order")], patch: None }
 }
 
 pub(super) fn enrich(entry: &Entry) -> Step {
     let patch = r#"[{"op":"set","path":"/seen","value":true}]"#;
-    Step::Pass { record: Box::new(record(entry, "order")), patch: Some(patch.to_owned()) }
+    Step::Pass { records: vec![record(entry, "order")], patch: Some(patch.to_owned()) }
 }
 
 pub(super) fn reject(_: &Entry) -> Step {

@@ -7,9 +7,10 @@ use tracing::{info, warn};
 use super::configuration::result;
 use super::{Keeper, Picks};
 use crate::catalog::choose::{Entry, Pick};
-use crate::catalog::good::Record;
+use crate::catalog::good::{Kept, Record};
 use crate::catalog::report::{PluginReport, Report, State, Version};
 use crate::config::{Config, hot};
+use crate::crash::{self, Point};
 use crate::lifecycle::Condition;
 use crate::plugin::{Generation, PluginInfo};
 use crate::telemetry;
@@ -30,7 +31,9 @@ impl Keeper {
             let loaded = picks.values().map(|pick| pick.loaded.clone()).collect();
             let routes = &config.as_ref().unwrap_or(&self.config).route;
             let chains = routes.iter().map(|route| (route.path.as_str(), route.plugins.as_slice()));
+            crash::at(Point::ReloadChosen);
             self.host.publish(Generation::new(number, loaded, chains));
+            crash::at(Point::ReloadServing);
             self.generation = number;
         }
         let taken = stable_at.map(|stable_at| stable_at.elapsed());
@@ -78,7 +81,7 @@ impl Keeper {
             None => self.good.read(name),
         };
         let is_version = known.current.as_ref().is_some_and(|current| current.digest == kept.digest);
-        let previous = if is_version { known.previous.clone() } else { known.current.clone() };
+        let previous = if is_version { known.previous.clone() } else { earlier(&known, old.as_ref(), &kept.digest) };
         let withdrawn = known.withdrawn.clone().filter(|_| complaint.is_some());
         let is_bad = |digest: &String| withdrawn.as_ref().is_some_and(|withdrawn| withdrawn.digest == *digest);
         let previous = previous.filter(|previous| !is_bad(&previous.digest));
@@ -130,6 +133,23 @@ impl Keeper {
         });
     }
 
+    /// Notes on disk which versions have proven themselves since.
+    pub(super) fn note_proven(&mut self) {
+        let is_news = |entry: &Entry| {
+            let is_known = entry.record.current.as_ref().is_none_or(|kept| kept.is_proven);
+            !is_known && entry.loaded.health().is_proven
+        };
+        let names = self.entries.iter().filter(|(_, entry)| is_news(entry)).map(|(name, _)| name.clone());
+        for name in names.collect::<Vec<_>>() {
+            let Some(entry) = self.entries.get_mut(&name) else { continue };
+            if let Some(current) = &mut entry.record.current {
+                current.is_proven = true;
+            }
+            let record = entry.record.clone();
+            self.keep(&name, &record, None);
+        }
+    }
+
     /// Tells how things stand: report, readiness, metrics.
     pub(super) fn tell(&self) {
         let report = self.make_report();
@@ -151,11 +171,8 @@ impl Keeper {
     fn make_report(&self) -> Report {
         let plugins = self.entries.iter().map(|(name, entry)| {
             let info = entry.loaded.info();
-            let version = |kept: &crate::catalog::good::Kept| Version {
-                digest: kept.digest.clone(),
-                origin: kept.origin(),
-                since: kept.since.clone(),
-            };
+            let version =
+                |kept: &Kept| Version { digest: kept.digest.clone(), origin: kept.origin(), since: kept.since.clone() };
             let routes = self.config.route.iter().filter(|route| route.plugins.contains(name));
             let policy = self.config.plugins.policy.get(name);
             let grants = policy.into_iter().flat_map(|policy| &policy.grants);
@@ -188,12 +205,23 @@ impl Keeper {
     }
 }
 
+/// The version to go back to from a new one: the one that served until now if it is proven, else the one before it.
+fn earlier(known: &Record, old: Option<&Entry>, new: &str) -> Option<Kept> {
+    let is_proven = |kept: &Kept| kept.is_proven || old.is_some_and(|old| old.loaded.health().is_proven);
+    let current = known.current.clone().map(|kept| Kept { is_proven: is_proven(&kept), ..kept });
+    let before = known.previous.clone().filter(|before| before.is_proven && before.digest != new);
+    match (current, before) {
+        (Some(current), Some(before)) if !current.is_proven => Some(before),
+        (current, before) => current.or(before),
+    }
+}
+
 fn is_version(entry: &Entry, pick: &Pick) -> bool {
     entry.loaded.info().digest == pick.loaded.info().digest
 }
 
 fn labels(info: &PluginInfo) -> PluginInfoLabels {
-    PluginInfoLabels { plugin: info.name.to_string(), digest: info.digest.to_string(), lane: "component" }
+    PluginInfoLabels { plugin: info.name.to_string(), digest: info.digest.to_string(), lane: info.lane.as_str() }
 }
 
 fn chains(config: &Config) -> Vec<(&str, &[String])> {

@@ -10,6 +10,9 @@ const RECORD_OVERHEAD_BYTES: usize = 16 << 10;
 /// One problem that a plugin reports, generously.
 const PROBLEM_BYTES: usize = 1 << 10;
 
+/// A shorter lease would end in the middle of ordinary hiccups.
+const LEASE_MIN: Duration = Duration::from_secs(1);
+
 /// The development broker drops silently beyond this, per partition.
 const DEV_BROKER_PARTITION_BYTES: usize = 5 << 20;
 
@@ -22,7 +25,8 @@ pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
 
 fn counts(config: &Config, problems: &mut Vec<Problem>) {
     let (http, plugins) = (&config.http, &config.plugins);
-    let ranges: [(&str, usize, usize, usize); 28] = [
+    let database = &config.database;
+    let ranges: [(&str, usize, usize, usize); 31] = [
         ("http.connections_max", http.connections_max, 1, 10_000_000),
         ("http.json_depth_max", http.json_depth_max, 1, 127),
         ("http.order_key_bytes_max", http.order_key_bytes_max, 1, 4096),
@@ -30,9 +34,18 @@ fn counts(config: &Config, problems: &mut Vec<Problem>) {
         ("http.batch_lines_max", http.batch_lines_max, 1, 1_000_000),
         ("http.stream_orders_max", http.stream_orders_max, 1, 100_000),
         ("http.list_limit_max", http.list_limit_max, 1, 100_000),
-        ("database.readers", config.database.readers, 1, 256),
-        ("database.queue_max", config.database.queue_max, 1, 10_000_000),
-        ("database.commit_items_max", config.database.commit_items_max, 1, 1_000_000),
+        ("database.readers", database.readers, 1, 256),
+        ("database.queue_max", database.queue_max, 1, 10_000_000),
+        ("database.commit_items_max", database.commit_items_max, 1, 1_000_000),
+        // One lane, one take-over with one to watch it, one for everything else.
+        ("database.connections", usize::try_from(database.connections).unwrap_or(usize::MAX), 4, 10_000),
+        ("database.lanes", database.lanes, 1, 2),
+        (
+            "database.partition_transactions",
+            usize::try_from(database.partition_transactions).unwrap_or(usize::MAX),
+            1024,
+            1 << 40,
+        ),
         ("relay.pass_entries_max", config.relay.pass_entries_max, 1, 1_000_000),
         ("relay.in_flight_records_max", config.relay.in_flight_records_max, 1, 10_000_000),
         ("plugins.threads", plugins.threads, 1, 1024),
@@ -70,12 +83,15 @@ fn times(config: &Config, problems: &mut Vec<Problem>) {
         ("http.write_stall_timeout", http.write_stall_timeout),
         ("http.keep_alive_timeout", http.keep_alive_timeout),
         ("http.heartbeat", http.heartbeat),
+        ("database.answer_timeout", config.database.answer_timeout),
+        ("node.drain", config.node.drain),
         ("relay.poll_interval", config.relay.poll_interval),
         ("relay.retry_first", config.relay.retry_first),
         ("plugins.poll_interval", plugins.poll_interval),
         ("plugins.compile_time_max", plugins.compile_time_max),
         ("plugins.time_per_order", plugins.time_per_order),
         ("plugins.time_per_batch_min", plugins.time_per_batch_min),
+        ("replies.session_timeout", config.replies.session_timeout),
         ("replies.watch_interval", config.replies.watch_interval),
         ("retention.orders", config.retention.orders),
         ("retention.interval", config.retention.interval),
@@ -84,6 +100,10 @@ fn times(config: &Config, problems: &mut Vec<Problem>) {
         if span.0 == Duration::ZERO {
             problems.push(Problem::new(key, "must be longer than nothing"));
         }
+    }
+    if config.node.lease.0 < LEASE_MIN {
+        let reason = format!("must be at least {LEASE_MIN:?}: a pause of the machine would end it");
+        problems.push(Problem::new("node.lease", reason));
     }
 }
 
@@ -161,6 +181,11 @@ fn order(config: &Config, problems: &mut Vec<Problem>) {
         "retention.idempotency" = retention.idempotency,
         "retention.orders" = retention.orders,
         "a repeated request would be answered with an order that is gone"
+    );
+    at_most!(
+        "node.drain" = config.node.drain,
+        "node.lease" = config.node.lease,
+        "other nodes would wait longer for a slot than for that of a node that died"
     );
     at_most!(
         "replies.watch_interval" = replies.watch_interval,

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::nearest;
-use crate::config::{Config, Problem, RouteReplies};
+use crate::config::{Config, Problem, RecordConfig, RouteConfig, RouteReplies};
 
 /// Plugins that are part of the program.
 pub const BUNDLED_PLUGINS: [&str; 2] = ["order-rules", "customer-enricher"];
@@ -20,6 +20,10 @@ const TOPIC_BYTES_MAX: usize = 249;
 
 const PLUGIN_NAME_BYTES_MAX: usize = 64;
 
+/// An order's records are decided in one commit, each with as much of the order as it wants.
+const RECORDS_MAX: usize = 16;
+const RECORD_NAME_BYTES_MAX: usize = 64;
+
 pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
     if config.route.is_empty() {
         problems.push(Problem::new("route", "there is no route: nothing could be posted"));
@@ -30,12 +34,13 @@ pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
             problems.extend(reason.map(|reason| Problem::new(key(name), reason)));
         };
         report("path", path(&route.path));
-        report("topic", topic(&route.topic));
+        report("topic", route.topic.as_deref().and_then(topic));
         report("key", pointer(&route.key));
         report("outcomes", route.outcomes.as_deref().and_then(topic));
-        let event_type = &route.event_type;
-        let is_type = !event_type.is_empty() && !event_type.contains(char::is_control);
-        report("type", (!is_type).then(|| "must be a text without control characters".to_owned()));
+        report("type", event_type(&route.event_type));
+        for (name, reason) in records(route) {
+            report(&name, Some(reason));
+        }
         if let Some(expected) = &route.replies {
             report("replies.topic", topic(&expected.topic));
             for (name, reason) in replies(expected) {
@@ -76,6 +81,52 @@ pub(super) fn pointer(pointer: &str) -> Option<String> {
     let escapes = pointer.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
     let is_pointer = pointer.is_empty() || (pointer.starts_with('/') && escapes);
     (!is_pointer).then(|| format!("`{pointer}` is no JSON Pointer: expected one such as /customerId or /customer/id"))
+}
+
+fn event_type(event_type: &str) -> Option<String> {
+    let is_type = !event_type.is_empty() && !event_type.contains(char::is_control);
+    (!is_type).then(|| "must be a text without control characters".to_owned())
+}
+
+/// What is wrong with the records of a route, by key.
+fn records(route: &RouteConfig) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    match (&route.topic, route.records.len()) {
+        (None, 0) => found.push(("records".to_owned(), "names no record: name some, or a `topic` for one".to_owned())),
+        (Some(_), 1..) => {
+            let reason = "a route has either one record (`topic`) or several (`records`), not both";
+            found.push(("topic".to_owned(), reason.to_owned()));
+        }
+        (_, RECORDS_MAX..) if route.records.len() > RECORDS_MAX => {
+            found.push((
+                "records".to_owned(),
+                format!("has {} records: must be at most {RECORDS_MAX}", route.records.len()),
+            ));
+        }
+        _ => {}
+    }
+    for (at, record) in route.records.iter().enumerate() {
+        let mut report = |key: &str, reason: Option<String>| {
+            found.extend(reason.map(|reason| (format!("records[{at}].{key}"), reason)));
+        };
+        let is_char = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        let (name, before) = (&record.name, &route.records[..at]);
+        if name.is_empty() || name.len() > RECORD_NAME_BYTES_MAX || !name.chars().all(is_char) {
+            let expected = format!("expected 1 to {RECORD_NAME_BYTES_MAX} letters, digits, `.`, `_`, `-`");
+            report("name", Some(format!("`{name}` is no name of a record: {expected}")));
+        } else if let Some(other) = before.iter().position(|other| other.name == *name) {
+            report("name", Some(format!("`{name}` is the name of records[{other}] too")));
+        }
+        report("topic", topic(&record.topic));
+        report("type", record.event_type.as_deref().and_then(event_type));
+        let kind = |of: &'_ RecordConfig| of.event_type.clone().unwrap_or_else(|| route.event_type.clone());
+        let is_same = |other: &RecordConfig| other.topic == record.topic && kind(other) == kind(record);
+        if let Some(other) = before.iter().position(is_same) {
+            let reason = format!("has topic and type of records[{other}]: nobody could tell the two apart");
+            report("topic", Some(reason));
+        }
+    }
+    found
 }
 
 fn replies(replies: &RouteReplies) -> Vec<(&'static str, String)> {
@@ -120,7 +171,15 @@ fn paths(config: &Config, problems: &mut Vec<Problem>) {
 /// What goes out never comes in as a reply, and orders and outcomes do not mix.
 fn topics(config: &Config, problems: &mut Vec<Problem>) {
     let routes = || config.route.iter().enumerate();
-    let orders: Vec<_> = routes().map(|(at, route)| (format!("route[{at}].topic"), &route.topic)).collect();
+    let orders: Vec<_> = routes()
+        .flat_map(|(at, route)| {
+            let own = route.topic.iter().map(move |topic| (format!("route[{at}].topic"), topic));
+            let several = route.records.iter().enumerate();
+            own.chain(
+                several.map(move |(place, record)| (format!("route[{at}].records[{place}].topic"), &record.topic)),
+            )
+        })
+        .collect();
     let outcomes: Vec<_> =
         routes().filter_map(|(at, route)| Some((format!("route[{at}].outcomes"), route.outcomes.as_ref()?))).collect();
     let replies: Vec<_> = routes()

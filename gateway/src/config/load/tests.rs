@@ -137,7 +137,7 @@ fn all_mistakes_are_told_at_once_with_their_places() {
         "http.listenn: unknown key; did you mean `listen`? (SLUICE__HTTP__LISTENN)",
         "telemetry.format: unknown variant `xml`, expected `text` or `json` (SLUICE__TELEMETRY__FORMAT)",
         "x: names no key: expected SLUICE__SECTION__KEY (SLUICE__X)",
-        "database.url: `redis://` is not known: expected `sqlite://PATH` (sluice.toml:8)",
+        "database.url: `redis://` is not known: expected `sqlite://PATH` or `postgres://USER:PASSWORD@HOST:PORT/DATABASE` (sluice.toml:8)",
         "route[0].path: `orders` is no path: expected `/` and segments of letters, digits, `.`, `_`, `~`, `-`, such as /orders (sluice.toml:13)",
     ];
     let (said, expected): (BTreeSet<&str>, BTreeSet<&str>) =

@@ -71,7 +71,7 @@ pub(super) fn join<'a>(tokens: impl Iterator<Item = &'a String>) -> String {
 }
 
 /// The array index that a token names, if it names one: digits without a leading zero.
-pub(super) fn index(token: &str) -> Option<usize> {
+pub(in crate::order) fn index(token: &str) -> Option<usize> {
     let is_index = token.bytes().all(|byte| byte.is_ascii_digit()) && (token == "0" || !token.starts_with('0'));
     is_index.then(|| token.parse().ok()).flatten()
 }
