@@ -1,20 +1,23 @@
-//! What the same plugin costs in each language, against the Rust one: loading, and judging in batches of 1 and 64 and in one
-//! instance for many.
+//! What the same plugin costs in each language, against the Rust one and against the same Rust code without WebAssembly:
+//! loading, and judging in batches of 1 and 64 and in one instance for many.
 //!
 //! `SLUICE_BENCH_LANGUAGES` names a folder with one `order-check` per language, as `.ci/languages FOLDER` leaves them.
 
+use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use order_check::OrderCheck;
 use sluice::clock::Clock;
 use sluice::config::{ByteSize, PluginsConfig, Span};
 use sluice::order::OrderId;
 use sluice::plugin::{Candidate, Decision, Generation, Pace, PluginHost};
 use sluice::telemetry::Metrics;
+use sluice_plugin::testing::Harness;
 use tokio::runtime::Runtime;
 
-use super::plugins::source;
+use super::plugins::{natively, source};
 use super::report::{self, Ratios};
 use super::{orders, server};
 
@@ -25,7 +28,7 @@ const ROUTE: &str = "/orders";
 const CONFIG: &str = r#"{"segments":{"10001":"wholesale","10002":"retail"}}"#;
 
 pub(crate) fn run() -> anyhow::Result<()> {
-    report::title("LANGUAGES: order-check in each language, us of CPU per order, and against the Rust one");
+    report::title("LANGUAGES: order-check in each language, us of CPU per order, and against Rust");
     let Some(folder) = std::env::var_os("SLUICE_BENCH_LANGUAGES").map(PathBuf::from) else {
         println!("SKIPPED: SLUICE_BENCH_LANGUAGES names no folder with plugins");
         return Ok(());
@@ -39,7 +42,10 @@ pub(crate) fn run() -> anyhow::Result<()> {
     for language in &languages {
         println!("{:>15}: {:>10} bytes, loaded in {:>7.1} ms", language.name, language.bytes, language.load);
     }
+    let native = Harness::<OrderCheck>::new(CONFIG).map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
+    let mut natives = Vec::new();
     for round in 1..=report::ROUNDS {
+        natives.push(native_round(&native)?);
         for language in &mut languages {
             language.round(&runtime)?;
         }
@@ -58,14 +64,28 @@ pub(crate) fn run() -> anyhow::Result<()> {
             report::median(many)
         );
     }
+    println!("{:>15}  {:>9.2}  (one after the other, without WebAssembly)", "rust, native", report::median(&natives));
     for language in &languages {
         for (place, what) in ["alone", "in batches of 64", "in one instance for many"].into_iter().enumerate() {
             let mut ratios = Ratios::default();
             language.micros[place].iter().zip(&rust[place]).for_each(|(own, rust)| ratios.add(own / rust));
             ratios.print(&format!("{} {what} / Rust", language.name), "none");
         }
+        let mut ratios = Ratios::default();
+        language.micros[1].iter().zip(&natives).for_each(|(own, native)| ratios.add(own / native));
+        ratios.print(&format!("{} in batches of 64 / native", language.name), "none");
     }
     Ok(())
+}
+
+/// Microseconds of CPU per order of the Rust plugin's code as part of this program, verdict and patched order.
+fn native_round(plugin: &Harness<OrderCheck>) -> anyhow::Result<f64> {
+    let candidates: Vec<Candidate> = (0..ORDERS).map(candidate).collect();
+    let cpu = report::cpu_of_process();
+    for candidate in &candidates {
+        black_box(natively(plugin, candidate)?);
+    }
+    Ok((report::cpu_of_process() - cpu).as_secs_f64() * 1e6 / ORDERS as f64)
 }
 
 /// The plugins of a folder, sorted by name.

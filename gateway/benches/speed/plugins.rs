@@ -13,7 +13,7 @@ use sluice::order::patch::{self, PatchOp};
 use sluice::plugin::{Candidate, Decision, Generation, Pace, PluginHost, PluginOrigin, PluginSource, Tables, bundled};
 use sluice::telemetry::Metrics;
 use sluice_plugin::testing::Harness;
-use sluice_plugin::{Order, Verdict};
+use sluice_plugin::{Order, Plugin, Verdict};
 
 use super::report::{self, Ratios};
 use super::{orders, server};
@@ -135,7 +135,7 @@ fn as_order(candidate: &Candidate) -> Order {
 }
 
 /// The same order, judged and patched without WebAssembly.
-fn natively(plugin: &Harness<OrderRules>, candidate: &Candidate) -> anyhow::Result<Bytes> {
+pub(crate) fn natively<P: Plugin>(plugin: &Harness<P>, candidate: &Candidate) -> anyhow::Result<Bytes> {
     let Verdict::Enrich(patch) = plugin.judge_order(&as_order(candidate)) else { anyhow::bail!("not enriched") };
     let ops = patch.ops.into_iter().filter_map(|op| match op {
         sluice_plugin::PatchOp::Set { pointer, value } => Some(PatchOp::set(pointer, &value)),

@@ -1,10 +1,12 @@
-//! PRICES: what one call of the gateway costs a plugin, as the difference to the same plugin without that call.
+//! PRICES: what one call of the gateway costs a plugin, as the difference to the same plugin without that call, and what one
+//! order that traps costs the batch it is in.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::ensure;
 use sluice::config::{Capability, PluginPolicy};
-use sluice::plugin::{Decision, Generation, Pace, PluginHost, PluginSource, Tables};
+use sluice::plugin::{Candidate, Decision, Generation, Pace, PluginHost, PluginSource, Tables};
 use sluice::telemetry::Metrics;
 use tokio::runtime::Runtime;
 
@@ -15,6 +17,11 @@ use super::{languages, report, server};
 const CALLS: usize = 16;
 const ORDERS: usize = 64 * 32;
 const ROUTE: &str = "/orders";
+/// Orders of a batch with one that traps: the 38th.
+const BATCH: usize = 64;
+const EVIL: usize = 37;
+/// Traps on an order above 4,096 bytes.
+const TRAP: &str = "(if (i32.gt_u (i32.load offset=52 (local.get $event)) (i32.const 4096)) (then (unreachable)))";
 
 /// What is called, as it stands in the plugin: 3 bytes of name at 0, a table's name at 16, a key at 32.
 const PRICES: [(&str, &str); 5] = [
@@ -31,8 +38,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let table = folder.path().join("customers.json");
     std::fs::write(&table, r#"{"17850":{"name":"Harbour Lane Gifts","segment":"wholesale"}}"#)?;
-    let mut arms = Vec::new();
-    for (what, call) in PRICES {
+    let start = |call: &str| -> anyhow::Result<PluginHost> {
         let mut config = server::config(folder.path())?.plugins;
         config.threads = 1;
         config.state_dir = folder.path().join("state");
@@ -43,7 +49,11 @@ pub(crate) fn run() -> anyhow::Result<()> {
         let source = PluginSource { policy, tables, ..source("caller", plugin(call).into(), b"{}".to_vec()) };
         let chain = ["caller".to_owned()];
         host.publish(Generation::new(1, vec![host.load(&config, source)?], [(ROUTE, chain.as_slice())]));
-        arms.push((what, host, Vec::new()));
+        Ok(host)
+    };
+    let mut arms = Vec::new();
+    for (what, call) in PRICES {
+        arms.push((what, start(&call.repeat(CALLS))?, Vec::new()));
     }
     for _ in 0..report::ROUNDS {
         for (_, host, micros) in &mut arms {
@@ -55,7 +65,30 @@ pub(crate) fn run() -> anyhow::Result<()> {
     for (what, _, micros) in &arms[1..] {
         println!("{what:>42}: {:.3} us per call", (report::median(micros) - base) / CALLS as f64);
     }
+    let (host, mut clean, mut trapped) = (start(TRAP)?, Vec::new(), Vec::new());
+    for _ in 0..report::ROUNDS {
+        clean.push(batch_millis(&runtime, &host, false)?);
+        trapped.push(batch_millis(&runtime, &host, true)?);
+    }
+    println!("{:>42}: {:.3} ms", "a batch of 64 orders", report::median(&clean));
+    println!("{:>42}: {:.3} ms", "a batch of 64 of which one order traps", report::median(&trapped));
     Ok(())
+}
+
+/// Milliseconds until a batch is judged.
+fn batch_millis(runtime: &Runtime, host: &PluginHost, has_evil: bool) -> anyhow::Result<f64> {
+    let mut candidates: Vec<Candidate> = (0..BATCH).map(languages::candidate).collect();
+    if has_evil {
+        candidates[EVIL].body = format!(r#"{{"padding":"{}"}}"#, "x".repeat(8192)).into();
+    }
+    let begun = Instant::now();
+    let judgements = runtime.block_on(host.judge(ROUTE, candidates, &Pace::default()));
+    let millis = begun.elapsed().as_secs_f64() * 1e3;
+    for (number, judgement) in judgements.iter().enumerate() {
+        let is_fault = matches!(judgement.decision, Decision::Fault { .. });
+        ensure!(is_fault == (has_evil && number == EVIL), "order {number}: {judgement:?}");
+    }
+    Ok(millis)
 }
 
 fn micros_per_order(runtime: &Runtime, host: &PluginHost) -> anyhow::Result<f64> {
@@ -68,9 +101,8 @@ fn micros_per_order(runtime: &Runtime, host: &PluginHost) -> anyhow::Result<f64>
     Ok(micros)
 }
 
-/// A core module of the contract that makes a call so many times for each order and accepts it.
-fn plugin(call: &str) -> String {
-    let calls = call.repeat(CALLS);
+/// A core module of the contract that does something for each order and accepts it.
+fn plugin(calls: &str) -> String {
     format!(
         r#"(module
   (import "sluice:plugin/log@1.1.0" "write" (func $log (param i32 i32 i32)))

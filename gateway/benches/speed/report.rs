@@ -3,11 +3,16 @@
 use std::fs::File;
 use std::hint::black_box;
 use std::io::{Seek, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How often each arm runs, unless a scenario says otherwise.
 pub(crate) const ROUNDS: usize = 7;
+
+/// The same for the scenarios that need services: `SLUICE_BENCH_ROUNDS` says how many, instead.
+pub(crate) fn rounds(usual: usize) -> anyhow::Result<usize> {
+    Ok(usize::try_from(super::services::number("SLUICE_BENCH_ROUNDS", usual as u64)?)?)
+}
 
 /// Says what the figures were measured on.
 pub(crate) fn machine() {
@@ -47,18 +52,21 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
+/// The value that this share of them does not exceed; sorts them.
+pub(crate) fn percentile(values: &mut [f64], share: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a place in the list")]
+    let place = (values.len() as f64 * share) as usize;
+    values.get(place.min(values.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
+}
+
 /// The state of the machine before a round: the disk's answer and a fixed piece of work.
 pub(crate) fn probe(folder: &Path) -> anyhow::Result<String> {
-    let mut file = File::create(folder.join("probe"))?;
-    file.write_all(&[0; 4096])?;
+    let mut disk = Disk::open(folder)?;
     let mut syncs = Vec::new();
     let end = Instant::now() + Duration::from_millis(60);
     while Instant::now() < end {
-        file.rewind()?;
-        file.write_all(&[1; 4096])?;
-        let begun = Instant::now();
-        file.sync_data()?;
-        syncs.push(begun.elapsed().as_secs_f64() * 1e3);
+        syncs.push(disk.sync_ms()?);
     }
     let begun = Instant::now();
     let mut state = 1_u64;
@@ -66,6 +74,34 @@ pub(crate) fn probe(folder: &Path) -> anyhow::Result<String> {
         state = black_box(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
     }
     Ok(format!("fdatasync {:.2} ms, spin {:.1} ms", median(&syncs), begun.elapsed().as_secs_f64() * 1e3))
+}
+
+/// A file of one page that is written over and over. Removed when dropped.
+pub(crate) struct Disk(File, PathBuf);
+
+impl Disk {
+    pub(crate) fn open(folder: &Path) -> anyhow::Result<Self> {
+        let path = folder.join(format!(".tmp-probe-{}", std::process::id()));
+        let mut file = File::create(&path)?;
+        file.write_all(&[0; 4096])?;
+        Ok(Self(file, path))
+    }
+
+    /// Milliseconds of one sync.
+    pub(crate) fn sync_ms(&mut self) -> anyhow::Result<f64> {
+        self.0.rewind()?;
+        self.0.write_all(&[1; 4096])?;
+        let begun = Instant::now();
+        self.0.sync_data()?;
+        Ok(begun.elapsed().as_secs_f64() * 1e3)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // It goes with its folder otherwise.
+        drop(std::fs::remove_file(&self.1));
+    }
 }
 
 /// CPU time of this process so far.

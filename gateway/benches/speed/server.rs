@@ -23,8 +23,11 @@ use sluice::status::Status;
 use sluice::telemetry::Metrics;
 use tokio_util::sync::CancellationToken;
 
-use super::{bare, orders, report};
+use super::carry::Relay;
+use super::{bare, drain, orders, overload, report};
 
+/// Names a PostgreSQL in the folder of an arm, which then takes the place of the file.
+pub(crate) const DATABASE_FILE: &str = "database";
 /// What a server is asked for on standard input.
 const USAGE: &str = "usage";
 
@@ -85,10 +88,13 @@ impl Drop for Server {
     }
 }
 
-/// The configuration of every arm: the defaults on a database of its own.
+/// The configuration of every arm: the defaults on a database of its own, or on the one that its folder names.
 pub(crate) fn config(folder: &Path) -> anyhow::Result<Config> {
     let mut config = assemble(None, [])?;
-    config.database.url = format!("sqlite://{}", folder.join("orders.db").display());
+    config.database.url = match std::fs::read_to_string(folder.join(DATABASE_FILE)) {
+        Ok(url) => url,
+        Err(_) => format!("sqlite://{}", folder.join("orders.db").display()),
+    };
     config.http.connections_max = 20_000;
     config.intake.backlog_max = u64::MAX / 4;
     Ok(config)
@@ -111,6 +117,10 @@ pub(crate) fn serve(arm: &str, folder: &Path) -> anyhow::Result<()> {
             tasks.spawn("axum", async move { axum::serve(listener, bare::axum_streams()).await.unwrap_or_default() });
             return answer(&metrics, &database);
         }
+        "gateway-carrying" | "gateway-full" | "gateway-small" => {
+            let config = overload::config(config.clone(), folder, arm)?;
+            runtime.block_on(carrying(&config, &metrics, &tasks))?
+        }
         _ => runtime.block_on(gateway(&config, folder, arm == "gateway-with-orders", &metrics))?,
     };
     let listener = runtime.block_on(Listener::bind("127.0.0.1:0".parse()?, Limits::of(&config.http)))?;
@@ -127,7 +137,7 @@ async fn gateway(
     metrics: &Arc<Metrics>,
 ) -> anyhow::Result<axum::Router> {
     let clock = Clock::system();
-    let outbox = Outbox::open(&config.database, Rules::new(), clock.clone(), Arc::clone(metrics))?;
+    let outbox = Outbox::open(&config.database, Rules::new(), clock.clone(), Arc::clone(metrics)).await?;
     let intake = Intake::new(outbox.clone(), config.intake.clone(), Arc::clone(metrics));
     if has_orders {
         let ids: Vec<String> = post(&intake, super::streams::STREAMS).await?.iter().map(OrderId::to_string).collect();
@@ -145,19 +155,30 @@ async fn gateway(
     Ok(sluice::http::public_router(state)?)
 }
 
+/// The gateway's own public listener, with its relay to a broker elsewhere.
+async fn carrying(config: &Config, metrics: &Arc<Metrics>, tasks: &Tasks) -> anyhow::Result<axum::Router> {
+    let clock = Clock::system();
+    let outbox = Outbox::open(&config.database, drain::rules(config), clock.clone(), Arc::clone(metrics)).await?;
+    let plugins = drain::host(config, metrics)?;
+    Relay::connect(config, &outbox, plugins, clock.clone(), metrics).await?.run_in(tasks);
+    let state = PublicState {
+        intake: Intake::new(outbox.clone(), config.intake.clone(), Arc::clone(metrics)),
+        status: Status::new(outbox),
+        routes: config.route.clone().into(),
+        http: Arc::new(config.http.clone()),
+        metrics: Arc::clone(metrics),
+        clock,
+        stop: CancellationToken::new(),
+    };
+    Ok(sluice::http::public_router(state)?)
+}
+
 /// Takes so many orders in.
 pub(crate) async fn post(intake: &Intake, count: usize) -> anyhow::Result<Vec<OrderId>> {
     let mut ids = Vec::with_capacity(count);
     while ids.len() < count {
         let numbers = ids.len()..count.min(ids.len() + 1000);
-        let requests = numbers.map(|number| sluice::intake::Request {
-            route: "/orders".into(),
-            order_key: Some((10_000 + number % 997).to_string()),
-            body: orders::body(number).into(),
-            idempotency: None,
-            traceparent: None,
-        });
-        for accepted in intake.accept_all(requests.collect()).await {
+        for accepted in intake.accept_all(numbers.map(orders::asked).collect()).await {
             ids.push(accepted?.id);
         }
     }

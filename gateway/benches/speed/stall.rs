@@ -3,8 +3,13 @@
 //!
 //! Orders come at a fixed rate, whatever becomes of those before; each is timed from the moment it was due to be posted to
 //! the moment it is seen PUBLISHED.
+//!
+//! A plugin that does not end burns what CPU time it is given, and on few cores that alone makes others slower. So there
+//! is a control: a process that has nothing to do with the gateway burns as much, at the same priority.
 
+use std::hint::black_box;
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -59,30 +64,87 @@ pub(crate) fn run() -> anyhow::Result<()> {
 
 async fn measure(folder: &Path) -> anyhow::Result<()> {
     let world = World::start(folder).await?;
-    let (mut stalled, mut swapped) = (Ratios::default(), Ratios::default());
+    let [mut stalled, mut swapped, mut burnt] = [(); 3].map(|()| Ratios::default());
     world.window(WINDOW).await?;
     for round in 1..=report::ROUNDS {
         let probe = report::probe(folder)?;
         let quiet = world.window(WINDOW).await?;
         let (during_swaps, reload) = world.swaps().await?;
-        let beside = world.beside_a_stall().await?;
+        let (beside, share) = world.beside_a_stall().await?;
+        let burner = Burner::start(share)?;
+        let control = world.window(WINDOW).await?;
+        drop(burner);
         println!(
-            "round {round}: {probe}; p99 quiet {:.2} ms, swap {:.2} ms (reload {reload:.2} ms), beside a stall {:.2} ms; p50 {:.2}, {:.2}, {:.2} ms",
+            "round {round}: {probe}; p99 quiet {:.2} ms, swap {:.2} ms (reload {reload:.2} ms), beside a stall {:.2} ms, beside a process that burns {:.0} % of a core {:.2} ms; p50 {:.2}, {:.2}, {:.2}, {:.2} ms",
             quiet.p99(),
             during_swaps.p99(),
             beside.p99(),
+            share * 1e2,
+            control.p99(),
             quiet.p50(),
             during_swaps.p50(),
-            beside.p50()
+            beside.p50(),
+            control.p50(),
         );
         stalled.add(beside.p99() / quiet.p99());
+        burnt.add(beside.p99() / control.p99());
         swapped.add(during_swaps.p99() / quiet.p99());
     }
     stalled.print("S15a p99, beside a plugin that does not end / quiet", "<= 1.10");
+    burnt.print("S15a against a process that burns as much CPU", "<= 1.10");
     swapped.print("S15b p99, in the second of a swap / quiet", "<= 1.1");
     println!("every order of the quiet route was PUBLISHED: {} of them", world.published.load(Ordering::Relaxed));
     world.tasks.stop("relay", Duration::from_secs(10)).await;
     Ok(())
+}
+
+/// The priority of the gateway's slow plugin thread.
+const NICE: &str = "15";
+
+/// A process that burns a share of a core.
+struct Burner(Child);
+
+impl Burner {
+    fn start(share: f64) -> anyhow::Result<Self> {
+        let own = std::env::current_exe()?;
+        let mut nice = Command::new("nice");
+        nice.args(["-n", NICE]).arg(own).args(["--burn", &share.to_string()]);
+        Ok(Self(nice.stdin(Stdio::null()).spawn().context("nice")?))
+    }
+}
+
+impl Drop for Burner {
+    fn drop(&mut self) {
+        // Its end is what is wanted; that it has ended already is as good.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Burns a share of a core until it is killed, in pieces as long as a call may take.
+pub(crate) fn burn(share: f64) -> ! {
+    let piece = Duration::from_millis(20);
+    loop {
+        let begun = std::time::Instant::now();
+        let mut number = 0_u64;
+        while begun.elapsed() < piece {
+            number = black_box(number.wrapping_mul(31).wrapping_add(7));
+        }
+        std::thread::sleep(piece.mul_f64((1.0 / share.clamp(0.01, 1.0) - 1.0).max(0.0)));
+    }
+}
+
+/// CPU time of the thread that judges aside, in seconds.
+fn slow_thread_seconds() -> anyhow::Result<f64> {
+    for task in std::fs::read_dir("/proc/self/task")? {
+        let task = task?.path();
+        if std::fs::read_to_string(task.join("comm"))?.trim() == "plugin-slow" {
+            let text = std::fs::read_to_string(task.join("schedstat"))?;
+            let nanoseconds: f64 = text.split(' ').next().context("schedstat")?.parse()?;
+            return Ok(nanoseconds / 1e9);
+        }
+    }
+    anyhow::bail!("no thread plugin-slow")
 }
 
 /// Milliseconds of orders, sorted.
@@ -119,6 +181,7 @@ struct World {
 impl World {
     async fn start(folder: &Path) -> anyhow::Result<Arc<Self>> {
         let mut config = server::config(folder)?;
+        config.plugins.state_dir = folder.join("plugins");
         let stalled =
             RouteConfig { path: "/stalled".to_owned(), plugins: vec!["endless".to_owned()], ..config.route[0].clone() };
         config.route[0].plugins = vec![PLUGIN.to_owned()];
@@ -129,9 +192,12 @@ impl World {
         // One judgement each, so that they are done with when their window is.
         config.relay.retry_first = Span(Duration::from_secs(3600));
         config.relay.retry_max = config.relay.retry_first;
-        let outbox = Outbox::open(&config.database, drain::rules(&config), clock.clone(), Arc::clone(&metrics))?;
+        let outbox = Outbox::open(&config.database, drain::rules(&config), clock.clone(), Arc::clone(&metrics)).await?;
         let intake = Intake::new(outbox.clone(), config.intake.clone(), Arc::clone(&metrics));
-        let host = PluginHost::start(&config.plugins, Arc::clone(&metrics))?;
+        // As in the program: compiled in a child of low priority, once.
+        let program = Path::new(env!("CARGO_BIN_EXE_sluice"));
+        let host = PluginHost::start(&config.plugins, Arc::clone(&metrics))?
+            .compiling(&config.plugins.state_dir, Some(program.to_owned()));
         let endless = host.load(&config.plugins, source("endless", ENDLESS.into(), b"{}".to_vec()))?;
         let relay = Relay::connect(&config, &outbox, host.clone(), clock, &metrics).await?;
         let world = Self {
@@ -193,14 +259,8 @@ impl World {
 
     async fn post(&self, route: &str) -> anyhow::Result<OrderId> {
         let number = usize::try_from(self.number.fetch_add(1, Ordering::Relaxed))?;
-        let request = Request {
-            route: route.into(),
-            // Each on its own: none is to wait behind another.
-            order_key: None,
-            body: orders::body(number).into(),
-            idempotency: None,
-            traceparent: None,
-        };
+        // Each on its own: none is to wait behind another.
+        let request = Request { route: route.into(), order_key: None, ..orders::asked(number) };
         Ok(self.intake.accept(request).await?.id)
     }
 
@@ -220,8 +280,9 @@ impl World {
         Ok((Latencies(all), report::median(&reloads)))
     }
 
-    /// A window while orders come on the other route, whose plugin does not end.
-    async fn beside_a_stall(self: &Arc<Self>) -> anyhow::Result<Latencies> {
+    /// A window while orders come on the other route, whose plugin does not end; also the share of a core that it burnt.
+    async fn beside_a_stall(self: &Arc<Self>) -> anyhow::Result<(Latencies, f64)> {
+        let before = slow_thread_seconds()?;
         let is_over = Arc::new(AtomicBool::new(false));
         let (own, over) = (Arc::clone(self), Arc::clone(&is_over));
         let mut posting = JoinSet::new();
@@ -234,13 +295,14 @@ impl World {
             anyhow::Ok(ids)
         });
         let latencies = self.window(WINDOW).await;
+        let burnt = (slow_thread_seconds()? - before) / WINDOW.as_secs_f64();
         is_over.store(true, Ordering::Relaxed);
         let ids = posting.join_next().await.context("the task that posts")???;
         // The next quiet time is to be quiet.
         for id in ids {
             self.fault_of(id).await?;
         }
-        latencies
+        Ok((latencies?, burnt))
     }
 
     /// Waits until an order was found at fault.

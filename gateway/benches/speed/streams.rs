@@ -1,7 +1,7 @@
 //! S17: memory of an idle stream of events, ours against axum's.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -34,7 +34,7 @@ fn per_stream(arm: &str) -> anyhow::Result<f64> {
     let ids = std::fs::read_to_string(folder.path().join("ids")).unwrap_or_default();
     let mut ids = ids.lines().map(str::to_owned).chain(std::iter::repeat("any".to_owned()));
     let mut open = |count: usize| -> anyhow::Result<Vec<TcpStream>> {
-        ids.by_ref().take(count).map(|id| stream(&server, &id)).collect()
+        ids.by_ref().take(count).map(|id| stream(server.address, &id)).collect()
     };
     let warm = open(WARM_UP)?;
     let before = settled(&server)?;
@@ -54,8 +54,8 @@ fn settled(server: &Server) -> anyhow::Result<u64> {
 }
 
 /// Opens a stream and reads its head and first event.
-fn stream(server: &Server, id: &str) -> anyhow::Result<TcpStream> {
-    let mut socket = TcpStream::connect(server.address)?;
+pub(crate) fn stream(server: SocketAddr, id: &str) -> anyhow::Result<TcpStream> {
+    let mut socket = TcpStream::connect(server)?;
     socket.set_read_timeout(Some(Duration::from_secs(10)))?;
     write!(socket, "GET /orders/{id}/events HTTP/1.1\r\nHost: bench\r\nAccept: text/event-stream\r\n\r\n")?;
     let (mut text, mut buffer) = (Vec::new(), [0; 2048]);
@@ -72,7 +72,7 @@ fn stream(server: &Server, id: &str) -> anyhow::Result<TcpStream> {
 }
 
 /// As many open files as the system allows, for this process and its servers.
-fn raise_limit() {
+pub(crate) fn raise_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
