@@ -47,6 +47,8 @@ pub(super) struct Sessions {
     lease_ms: AtomicU64,
     /// Whether a connection did not come, and nothing was answered since.
     is_away: AtomicBool,
+    /// How many messages were answered.
+    answers: AtomicU64,
     /// Held by the one that is connecting with patience meanwhile.
     probe: Arc<Semaphore>,
     /// Whether the server, left alone, would answer a commit before it is on disk.
@@ -69,7 +71,16 @@ impl Sessions {
     pub(super) fn new(pool: PgPool, prepared: bool, answer_timeout: Duration, lease: Duration) -> Self {
         let lease_ms = AtomicU64::new(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX));
         let (is_away, probe) = (AtomicBool::new(false), Arc::new(Semaphore::new(1)));
-        Self { pool, prepared, answer_timeout, lease_ms, is_away, probe, lazy_commits: false }
+        Self {
+            pool,
+            prepared,
+            answer_timeout,
+            lease_ms,
+            is_away,
+            answers: AtomicU64::new(0),
+            probe,
+            lazy_commits: false,
+        }
     }
 
     /// Takes over how long leases are; limits inside transactions follow from it.
@@ -131,6 +142,7 @@ impl Sessions {
 
     /// A connection. While the database is away no caller waits long for it, so that each can tell theirs soon.
     async fn acquire(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+        let answers = self.answers.load(Ordering::Relaxed);
         let acquired = if self.is_away.load(Ordering::Relaxed) {
             self.probe();
             let soon = tokio::time::timeout(AWAY_WAIT, self.pool.acquire()).await;
@@ -138,7 +150,9 @@ impl Sessions {
         } else {
             self.pool.acquire().await
         };
-        if acquired.is_err() && !self.is_away.swap(true, Ordering::Relaxed) {
+        // Where others were answered meanwhile, it is only that there are too few connections.
+        let is_silent = acquired.is_err() && self.answers.load(Ordering::Relaxed) == answers;
+        if is_silent && !self.is_away.swap(true, Ordering::Relaxed) {
             error!("PostgreSQL is away: no connection comes; it is tried again until one does");
         }
         acquired
@@ -158,6 +172,7 @@ impl Sessions {
     }
 
     fn answered(&self) {
+        self.answers.fetch_add(1, Ordering::Relaxed);
         if self.is_away.load(Ordering::Relaxed) && self.is_away.swap(false, Ordering::Relaxed) {
             info!("PostgreSQL answers again");
         }
