@@ -3,6 +3,7 @@
 //! Only the outbox's public functions are used, and the time is set by hand. What no function shows is read from the
 //! closed file.
 
+mod cursors;
 mod dead;
 mod deciding;
 mod frozen;

@@ -5,7 +5,9 @@
 //! what other nodes commit is read from a feed (`feed`). The logs are partitioned and never changed (`partitions`).
 //! Connections and transactions are in `session`, what their errors amount to in `failure`.
 
+mod changes;
 mod counting;
+mod cursors;
 mod examine;
 mod failure;
 mod feed;
@@ -55,6 +57,7 @@ pub use open::ConnectError;
 
 pub(super) use examine::examine;
 
+use cursors::Cursors;
 use failure::{Fate, answer, fate};
 use following::Following;
 use lanes::{CommitLimits, Lanes};
@@ -85,6 +88,7 @@ pub(super) struct Opened {
 #[derive(Debug)]
 struct Shared {
     sessions: Sessions,
+    cursors: Cursors,
     node: String,
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -99,6 +103,8 @@ struct Shared {
     carries: AtomicBool,
     /// Whether more entries may wait than one read takes.
     is_deep: AtomicBool,
+    /// Whether an order may be named as the one that runs alone at this node.
+    is_alone: AtomicBool,
     partition_transactions: i64,
 }
 
@@ -153,6 +159,7 @@ impl Postgres {
         let (wakes, counts) = (Arc::new(Wakes::new(0, 0)), Arc::new(Counts::default()));
         let shared = Arc::new(Shared {
             sessions,
+            cursors: Cursors::default(),
             node,
             clock,
             metrics,
@@ -163,6 +170,7 @@ impl Postgres {
             committed: Notify::new(),
             carries: AtomicBool::new(false),
             is_deep: AtomicBool::new(true),
+            is_alone: AtomicBool::new(true),
             partition_transactions: i64::try_from(config.partition_transactions).unwrap_or(i64::MAX),
         });
         shared.count().await.map_err(|error| open::refused(&server, error))?;
@@ -250,7 +258,13 @@ impl Postgres {
         alone: Option<(Slot, EntryPlace, OrderId)>,
     ) -> Result<(), OutboxError> {
         let shared = Arc::clone(&self.shared);
-        go_on(async move { owned::begin(&shared.sessions, &shared.node, &batch, alone).await }).await
+        let was_alone = self.shared.is_alone.swap(true, Ordering::Relaxed);
+        go_on(async move {
+            owned::begin(&shared.sessions, &shared.node, &batch, was_alone, alone).await?;
+            shared.is_alone.store(alone.is_some(), Ordering::Relaxed);
+            Ok(())
+        })
+        .await
     }
 
     pub(super) async fn advance_idle(
@@ -274,7 +288,8 @@ impl Postgres {
     }
 
     pub(super) async fn records(&self, slot: Slot, after: i64, limits: ReadLimits) -> Result<Vec<Record>, OutboxError> {
-        told(owned::records(&self.shared.sessions, slot, after, limits).await)
+        let lies_at = self.shared.cursors.publish.of([slot].into_iter()).pop().flatten();
+        told(owned::records(&self.shared.sessions, slot, after, limits, lies_at).await)
     }
 
     pub(super) async fn forgotten(&self) -> Result<Vec<Record>, OutboxError> {
@@ -398,7 +413,7 @@ impl Shared {
         };
         let now = self.clock.follow(tx.begun_at, begun.elapsed());
         let mut work = Work::new(now, 0, Notes::default());
-        let after_locks = load::load(&mut tx, &self.node, needs, &mut work).await?;
+        let after_locks = load::load(&mut tx, &self.node, &self.cursors, needs, &mut work).await?;
         let more = operation.more(&work);
         load::load_more(&mut tx, more, &mut work).await?;
         let sequence = match number.or(after_locks) {
@@ -407,7 +422,7 @@ impl Shared {
         };
         work.out.sequence = sequence;
         let mut output = operation.run(&mut work);
-        let are_held = store::store(&mut tx, &work).await?;
+        let are_held = store::store(&mut tx, &self.cursors, &work).await?;
         if O::WRITTEN.is_some_and(crash::fails) {
             return Err(sqlx::Error::InvalidArgument("a test has it fail here".to_owned()));
         }

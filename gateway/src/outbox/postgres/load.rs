@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
+use super::cursors::Cursors;
 use super::session::Tx;
 use super::values::{Columns, limit_number, slot_number};
 use crate::order::{OrderId, Slot};
@@ -17,8 +18,8 @@ use crate::outbox::owning::Strikes;
 use crate::outbox::publish::{Unanswered, fitting};
 use crate::outbox::state::{OrderChange, OrderState};
 use crate::outbox::work::{
-    BoundKey, DeadPlace, DecideCursor, HeldPlace, HeldRow, InboxChange, InboxRow, KeyState, Letter, NextDead,
-    PartitionEnd, PublishCursor, ReplyFate, SuspicionStep, Work,
+    BoundKey, DeadPlace, HeldPlace, HeldRow, InboxChange, InboxRow, KeyState, Letter, NextDead, PartitionEnd,
+    ReplyFate, Work,
 };
 
 /// A `SELECT` of the columns that [`read_order`] expects, with what follows it.
@@ -65,6 +66,7 @@ pub(super) fn read_order(row: &sqlx::postgres::PgRow) -> Result<OrderState, sqlx
 pub(super) async fn load<'a>(
     tx: &mut Tx<'_>,
     node: &str,
+    cursors: &Cursors,
     mut needs: Needs<'a>,
     work: &mut Work<'a>,
 ) -> Result<Option<i64>, sqlx::Error> {
@@ -74,10 +76,10 @@ pub(super) async fn load<'a>(
     lock_leases(tx, node, &mut needs).await?;
     work.owned = needs.owning.iter().map(|(slot, _)| *slot).collect();
     if !needs.deciding.is_empty() {
-        work.deciding = deciding(tx, &needs.deciding).await?;
+        work.deciding = cursors.deciding(tx, &needs.deciding).await?;
     }
     if !needs.publishing.is_empty() {
-        work.publishing = publishing(tx, &needs.publishing).await?;
+        work.publishing = cursors.publishing(tx, &needs.publishing).await?;
     }
     if let Some(number) = needs.letter {
         work.letter = letter(tx, number).await?;
@@ -176,33 +178,6 @@ async fn lock_leases(tx: &mut Tx<'_>, node: &str, needs: &mut Needs<'_>) -> Resu
     needs.publishing.retain(|tenure| owned.contains(tenure));
     needs.owning.retain(|tenure| owned.contains(tenure));
     Ok(())
-}
-
-/// The cursor rows are locked: a commit whose answer was lost may still be under way (PROTOCOL D2).
-async fn deciding(tx: &mut Tx<'_>, slots: &[(Slot, i64)]) -> Result<Vec<DecideCursor>, sqlx::Error> {
-    let statement = tx.statement(
-        "SELECT slot, xid, number, last_record, last_place FROM decide_cursors WHERE slot = ANY ($1)
-         ORDER BY slot FOR NO KEY UPDATE",
-    );
-    let rows = tx.rows(statement.bind(numbers_of(slots))).await?;
-    let read = |row: &sqlx::postgres::PgRow| {
-        Ok(DecideCursor {
-            slot: row.slot(0)?,
-            at: row.place(1, 2)?,
-            last_record: row.number(3)?,
-            last_place: row.number(4)?,
-            is_moved: false,
-            suspicion: SuspicionStep::Same,
-        })
-    };
-    rows.iter().map(read).collect()
-}
-
-async fn publishing(tx: &mut Tx<'_>, slots: &[(Slot, i64)]) -> Result<Vec<PublishCursor>, sqlx::Error> {
-    let statement =
-        tx.statement("SELECT slot, number FROM publish_cursors WHERE slot = ANY ($1) ORDER BY slot FOR NO KEY UPDATE");
-    let rows = tx.rows(statement.bind(numbers_of(slots))).await?;
-    rows.iter().map(|row| Ok(PublishCursor { slot: row.slot(0)?, at: row.number(1)?, is_moved: false })).collect()
 }
 
 fn numbers_of(slots: &[(Slot, i64)]) -> Vec<i16> {

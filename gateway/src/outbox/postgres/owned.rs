@@ -44,14 +44,16 @@ pub(super) async fn tenures(sessions: &Sessions, node: &str) -> Result<Vec<Tenur
     rows.iter().map(read).collect()
 }
 
-/// Names the pass under way, or the one order of it that runs alone; whoever was named before has survived.
+/// Names the pass under way, or the one order of it that runs alone; whoever was named before (`was_alone`) has survived.
 pub(super) async fn begin(
     sessions: &Sessions,
     node: &str,
     batch: &str,
+    was_alone: bool,
     alone: Option<(Slot, EntryPlace, OrderId)>,
 ) -> Result<(), sqlx::Error> {
-    let mut words = vec![begun_is(node, batch), survived_alone(node)];
+    let mut words = vec![begun_is(node, batch)];
+    words.extend(was_alone.then(|| survived_alone(node)));
     if let Some((slot, place, id)) = alone {
         words.push(format!(
             "INSERT INTO suspects (slot, at_xid, at_number, deaths, alone) VALUES ({}, {}, {}, 0, '{id}') \
@@ -268,12 +270,13 @@ pub(super) async fn log_ends(sessions: &Sessions) -> Result<Vec<(Slot, i64)>, sq
     rows.iter().map(|row| Ok((row.slot(0)?, row.number(1)?))).collect()
 }
 
-/// Records of a slot above `after`, in the order of publishing.
+/// Records of a slot above `after`, in the order of publishing. `lies_at` is where its publish cursor lay when it was last seen.
 pub(super) async fn records(
     sessions: &Sessions,
     slot: Slot,
     after: i64,
     limits: ReadLimits,
+    lies_at: Option<String>,
 ) -> Result<Vec<Record>, sqlx::Error> {
     // What lies above the publish cursor was not written before its `from_xid`: earlier partitions are left out.
     let rows = sessions
@@ -283,7 +286,10 @@ pub(super) async fn records(
              FROM (SELECT r.*, sum(octet_length(value)) OVER (ORDER BY number) - octet_length(value) AS bytes_before
                    FROM (SELECT * FROM records
                          WHERE slot = $1 AND number > $2
-                             AND xid >= (SELECT CASE WHEN number <= $2 THEN from_xid ELSE 0 END FROM publish_cursors WHERE slot = $1)
+                             AND xid >= coalesce(
+                                 (SELECT CASE WHEN number <= $2 THEN from_xid ELSE 0 END FROM publish_cursors
+                                  WHERE ctid = $5::text::tid AND slot + 0 = $1),
+                                 (SELECT CASE WHEN number <= $2 THEN from_xid ELSE 0 END FROM publish_cursors WHERE slot = $1))
                          ORDER BY number LIMIT $3) r) s
              WHERE bytes_before < $4 ORDER BY number",
             |statement| {
@@ -292,6 +298,7 @@ pub(super) async fn records(
                     .bind(after)
                     .bind(limits.count())
                     .bind(limit_number(limits.bytes))
+                    .bind(lies_at.clone())
             },
         )
         .await?;

@@ -10,6 +10,7 @@ use super::partitions::{self, Closed};
 use super::read::oldest_undecided;
 use super::session::{Kind, Sessions, Tx};
 use super::values::{Columns, limit_number};
+use super::words::{counted, counts_row};
 use crate::clock::Timestamp;
 use crate::crash::{self, Point};
 use crate::order::OrderId;
@@ -45,7 +46,8 @@ pub(super) async fn step(
     );
     removed.inbox = count(tx.execute(statement.bind(cutoffs.parked_replies.0).bind(rows)).await?);
     orders(&mut tx, cutoffs, undecided, orders_after, &mut removed, &mut notes).await?;
-    tx.commit(&super::words::counted(notes.counts).unwrap_or_default()).await?;
+    let row = counts_row(fastrand::i64(0..i64::MAX));
+    tx.commit(&counted(notes.counts, row).unwrap_or_default()).await?;
     removed.has_more = [removed.idempotency, removed.inbox].iter().any(|count| *count >= cutoffs.rows_max)
         || removed.orders_after.is_some();
     Ok((removed, notes))

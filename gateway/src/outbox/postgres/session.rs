@@ -1,6 +1,6 @@
 //! Connections and transactions on them.
 //!
-//! No state of a session outlives a transaction: settings are `SET LOCAL` in the same message as `BEGIN`, so a pooler
+//! No state of a session outlives a transaction: settings are made for it alone, in the same message as `BEGIN`, so a pooler
 //! may hand each transaction another session. Inside a transaction that holds a lease's row nothing is waited for but
 //! the database (PROTOCOL O4).
 
@@ -29,8 +29,14 @@ pub(super) const ADVISORY_LOCK: i64 = 0x73_6c_75_69_63_65;
 /// How the server is to plan: a plan that was made while the tables were nearly empty is kept on the connection until they
 /// are next analysed, and one that reads a whole table then does so under the locks of every commit. What is asked for here
 /// has an index, so nothing else is worth a try, nor a compilation.
-const PLANS: &str =
-    "SET LOCAL enable_seqscan=off;SET LOCAL enable_hashjoin=off;SET LOCAL enable_mergejoin=off;SET LOCAL jit=off";
+const PLANS: [(&str, &str); 4] =
+    [("enable_seqscan", "off"), ("enable_hashjoin", "off"), ("enable_mergejoin", "off"), ("jit", "off")];
+/// The statements of a write do the same whatever their parameters are, and few orders often share one: planning it anew would
+/// cost more than running it.
+const KEPT_PLANS: (&str, &str) = ("plan_cache_mode", "force_generic_plan");
+/// Reading in the order of an index leaves no other way.
+const IN_ORDER: [(&str, &str); 3] =
+    [("enable_sort", "off"), ("enable_bitmapscan", "off"), ("max_parallel_workers_per_gather", "0")];
 /// A number for the transaction that asks.
 const NEXT_NUMBER: &str = "SELECT nextval('numbers')";
 
@@ -236,32 +242,39 @@ impl Sessions {
     }
 }
 
+/// Begins a transaction, and answers with the time by the server's clock in the first column.
+///
 /// Frozen nodes must not hold what others wait for: both limits are half a lease, which has at least two thirds to go when
 /// a node that renews in time freezes. Others wait for keys and orders too, whatever the lease, so neither is longer than an
 /// answer may take.
 fn begin_text(kind: Kind, lease: Duration, answer_timeout: Duration, lazy_commits: bool) -> String {
-    let limit = (lease / 2).min(answer_timeout).as_millis().max(1);
-    let answer = answer_timeout.as_millis();
-    let mut text = match kind {
-        Kind::Write | Kind::WriteSoon => "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE".to_owned(),
-        Kind::Read | Kind::ReadInOrder => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY".to_owned(),
-    };
-    text.push_str(&format!(
-        ";SET LOCAL idle_in_transaction_session_timeout={limit};SET LOCAL tcp_user_timeout={limit};\
-         SET LOCAL statement_timeout={answer};{PLANS}"
-    ));
+    let limit = (lease / 2).min(answer_timeout).as_millis().max(1).to_string();
+    let answer = answer_timeout.as_millis().to_string();
+    let mut settings = vec![
+        ("idle_in_transaction_session_timeout", limit.as_str()),
+        ("tcp_user_timeout", limit.as_str()),
+        ("statement_timeout", answer.as_str()),
+    ];
+    settings.extend(PLANS);
     match kind {
-        Kind::WriteSoon => text.push_str(";SET LOCAL synchronous_commit=off"),
-        Kind::Write if lazy_commits => text.push_str(";SET LOCAL synchronous_commit=on"),
-        Kind::ReadInOrder => text.push_str(
-            ";SET LOCAL enable_sort=off;SET LOCAL enable_bitmapscan=off;SET LOCAL max_parallel_workers_per_gather=0",
-        ),
-        Kind::Write | Kind::Read => {}
+        Kind::Write => {
+            settings.push(KEPT_PLANS);
+            settings.extend(lazy_commits.then_some(("synchronous_commit", "on")));
+        }
+        Kind::WriteSoon => settings.push(("synchronous_commit", "off")),
+        Kind::ReadInOrder => settings.extend(IN_ORDER),
+        Kind::Read => {}
     }
-    if kind == Kind::Write {
-        text.push_str(";SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint");
-    }
-    text
+    // One statement for all: as many `SET LOCAL` would cost a write of one order a third of its time.
+    let settings = settings.iter().map(|(name, value)| format!(",set_config('{name}','{value}',true)"));
+    format!(
+        "BEGIN ISOLATION LEVEL {};SELECT (extract(epoch FROM clock_timestamp())*1000)::bigint{}",
+        match kind {
+            Kind::Write | Kind::WriteSoon => "READ COMMITTED READ WRITE",
+            Kind::Read | Kind::ReadInOrder => "REPEATABLE READ READ ONLY",
+        },
+        settings.collect::<String>()
+    )
 }
 
 /// Whether the connection had died before it was used, by all that can be seen.
@@ -283,7 +296,7 @@ pub(super) struct Tx<'s> {
     conn: PoolConnection<Postgres>,
     is_open: bool,
     statements: u64,
-    /// When it began by the server's clock; told by a `Write`.
+    /// When it began by the server's clock.
     pub(super) begun_at: Timestamp,
 }
 
@@ -365,10 +378,10 @@ mod tests {
         let limits = |lease, answer| {
             let text = begin_text(Kind::Write, Duration::from_secs(lease), Duration::from_secs(answer), false);
             let found = |name: &str| {
-                let value = text.split(';').find_map(|word| word.strip_prefix(name)).expect("it is set");
-                value.trim_start_matches('=').parse::<u64>().expect("milliseconds")
+                let (_, rest) = text.split_once(&format!("set_config('{name}','")).expect("it is set");
+                rest.split_once('\'').expect("a value").0.parse::<u64>().expect("milliseconds")
             };
-            (found("SET LOCAL idle_in_transaction_session_timeout"), found("SET LOCAL tcp_user_timeout"))
+            (found("idle_in_transaction_session_timeout"), found("tcp_user_timeout"))
         };
         assert_eq!(limits(10, 10), (5_000, 5_000));
         assert_eq!(limits(600, 10), (10_000, 10_000));
@@ -378,7 +391,7 @@ mod tests {
     fn only_what_may_be_lost_with_the_machine_does_not_wait_for_the_disk() {
         let text = |kind, lazy| begin_text(kind, Duration::from_secs(1), Duration::from_secs(1), lazy);
         assert!(!text(Kind::Write, false).contains("synchronous_commit"));
-        assert!(text(Kind::Write, true).contains("synchronous_commit=on"));
-        assert!(text(Kind::WriteSoon, true).ends_with("synchronous_commit=off"));
+        assert!(text(Kind::Write, true).contains("'synchronous_commit','on'"));
+        assert!(text(Kind::WriteSoon, true).contains("'synchronous_commit','off'"));
     }
 }

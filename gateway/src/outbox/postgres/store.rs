@@ -1,26 +1,27 @@
-//! The store step: what an operation changed, one statement per table.
+//! The store step: what an operation changed, one statement per table, and one for all that nearly every operation writes
+//! (`changes`).
 
+use super::changes;
+use super::cursors::Cursors;
 use super::session::Tx;
-use super::values::{Columns, count_number, shown, slot_number, xid_number};
+use super::values::{Columns, count_number, shown, slot_number};
+use super::words::{counts_row, new_orders};
 use crate::clock::Timestamp;
 use crate::order::{OrderId, Slot};
 use crate::outbox::json::{headers_json, json};
-use crate::outbox::state::{OrderChange, OrderState};
-use crate::outbox::work::{HeldPlace, HeldRow, InboxChange, InboxRow, KeyState, NextDead, RecordRow, Work, Writes};
+use crate::outbox::state::OrderState;
+use crate::outbox::work::{HeldPlace, HeldRow, InboxChange, InboxRow, KeyState, NextDead, Work, Writes};
 
 /// Writes what became of a working set; tells of each touched key whether it has held orders.
-pub(super) async fn store(tx: &mut Tx<'_>, work: &Work<'_>) -> Result<Vec<bool>, sqlx::Error> {
+pub(super) async fn store(tx: &mut Tx<'_>, cursors: &Cursors, work: &Work<'_>) -> Result<Vec<bool>, sqlx::Error> {
     let writes = &work.out.writes;
     store_keys(tx, work).await?;
     insert_orders(tx, work).await?;
-    insert_history(tx, work).await?;
+    changes::store(tx, cursors, work).await?;
     insert_entries(tx, work).await?;
-    update_orders(tx, work).await?;
-    insert_records(tx, &writes.records).await?;
     store_held(tx, work).await?;
     store_dead(tx, work).await?;
     store_replies(tx, work).await?;
-    move_cursors(tx, work).await?;
     store_rest(tx, writes, work.out.now).await?;
     if writes.touched.is_empty() { Ok(Vec::new()) } else { heads_are_due(tx, work).await }
 }
@@ -47,7 +48,7 @@ async fn store_keys(tx: &mut Tx<'_>, work: &Work<'_>) -> Result<(), sqlx::Error>
     tx.execute(statement).await.map(|_| ())
 }
 
-/// New orders, their first row of history and their entry, in one statement: that is what a client waits for.
+/// New orders, their first row of history, their entry and their count, in one statement: that is what a client waits for.
 async fn insert_orders(tx: &mut Tx<'_>, work: &Work<'_>) -> Result<(), sqlx::Error> {
     let rows = &work.out.writes.new_orders;
     if rows.is_empty() {
@@ -63,6 +64,8 @@ async fn insert_orders(tx: &mut Tx<'_>, work: &Work<'_>) -> Result<(), sqlx::Err
              INSERT INTO history (order_id, sequence, version, at, status, entries, body)
              SELECT id, body_at, 1, $1, 'PENDING', '[{\"kind\":\"accepted\"}]', body
              FROM unnest($2::uuid[], $7::bigint[], $8::bytea[]) AS n (id, body_at, body)
+         ), counted AS (
+             UPDATE order_counts SET pending = pending + $10 WHERE part = $11
          )
          INSERT INTO outbox (number, slot, kind, order_id, at)
          SELECT number, slot, 'order', id, $1
@@ -77,73 +80,9 @@ async fn insert_orders(tx: &mut Tx<'_>, work: &Work<'_>) -> Result<(), sqlx::Err
         .bind(rows.iter().map(|row| &*row.order.traceparent).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.sequence).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.order.body.as_ref()).collect::<Vec<&[u8]>>())
-        .bind(rows.iter().map(|row| row.number).collect::<Vec<_>>());
-    tx.execute(statement).await.map(|_| ())
-}
-
-/// Columns of the rows of history.
-#[derive(Default)]
-struct History<'a> {
-    order_id: Vec<uuid::Uuid>,
-    sequence: Vec<i64>,
-    version: Vec<i64>,
-    status: Vec<Option<&'static str>>,
-    is_final: Vec<bool>,
-    problems: Vec<Option<&'a str>>,
-    held: Vec<Option<&'a str>>,
-    deadline_at: Vec<Option<i64>>,
-    entries: Vec<&'a str>,
-    body: Vec<Option<&'a [u8]>>,
-    patch: Vec<Option<&'a [u8]>>,
-}
-
-impl<'a> History<'a> {
-    fn of(work: &'a Work<'_>) -> Self {
-        let mut columns = Self::default();
-        for row in &work.out.writes.history {
-            let shown = row.shown.as_ref();
-            columns.order_id.push(row.order_id.0);
-            columns.sequence.push(row.sequence);
-            columns.version.push(row.version);
-            columns.status.push(shown.map(|shown| shown.status.as_str()));
-            columns.is_final.push(shown.is_some_and(|shown| shown.is_final));
-            columns.problems.push(shown.and_then(|shown| shown.problems.as_deref()));
-            columns.held.push(shown.and_then(|shown| shown.held.as_deref()));
-            columns.deadline_at.push(shown.and_then(|shown| shown.deadline_at).map(|at| at.0));
-            columns.entries.push(&row.entries);
-            columns.body.push(row.body);
-            columns.patch.push(row.patch.map(str::as_bytes));
-        }
-        columns
-    }
-}
-
-async fn insert_history(tx: &mut Tx<'_>, work: &Work<'_>) -> Result<(), sqlx::Error> {
-    let columns = History::of(work);
-    if columns.order_id.is_empty() {
-        return Ok(());
-    }
-    let statement = tx.statement(
-        "INSERT INTO history
-             (order_id, sequence, version, at, status, is_final, problems, held, deadline_at, entries, body, patch)
-         SELECT order_id, sequence, version, $1, status, is_final, problems, held, deadline_at, entries, body, patch
-         FROM unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::text[], $6::boolean[], $7::text[], $8::text[],
-                     $9::bigint[], $10::text[], $11::bytea[], $12::bytea[])
-             AS n (order_id, sequence, version, status, is_final, problems, held, deadline_at, entries, body, patch)",
-    );
-    let statement = statement
-        .bind(work.out.now.0)
-        .bind(columns.order_id)
-        .bind(columns.sequence)
-        .bind(columns.version)
-        .bind(columns.status)
-        .bind(columns.is_final)
-        .bind(columns.problems)
-        .bind(columns.held)
-        .bind(columns.deadline_at)
-        .bind(columns.entries)
-        .bind(columns.body)
-        .bind(columns.patch);
+        .bind(rows.iter().map(|row| row.number).collect::<Vec<_>>())
+        .bind(new_orders(work))
+        .bind(counts_row(work.out.sequence));
     tx.execute(statement).await.map(|_| ())
 }
 
@@ -165,79 +104,6 @@ async fn insert_entries(tx: &mut Tx<'_>, work: &Work<'_>) -> Result<(), sqlx::Er
         .bind(rows.iter().map(|row| row.kind.as_str()).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.order_id.0).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.payload.as_deref()).collect::<Vec<_>>());
-    tx.execute(statement).await.map(|_| ())
-}
-
-/// What becomes of most orders changes two columns, neither of which an index has.
-async fn update_orders(tx: &mut Tx<'_>, work: &Work<'_>) -> Result<(), sqlx::Error> {
-    let with = |change: OrderChange| work.orders.iter().filter(move |order| order.change == change);
-    let noted: Vec<&OrderState> = with(OrderChange::Record).collect();
-    if !noted.is_empty() {
-        let statement = tx.statement(
-            "UPDATE orders o SET has_record = n.has_record, patch_at = n.patch_at
-             FROM unnest($1::uuid[], $2::boolean[], $3::bigint[]) AS n (id, has_record, patch_at) WHERE o.id = n.id",
-        );
-        let statement = statement
-            .bind(noted.iter().map(|order| order.id.0).collect::<Vec<_>>())
-            .bind(noted.iter().map(|order| order.has_record).collect::<Vec<_>>())
-            .bind(noted.iter().map(|order| order.patch_at).collect::<Vec<_>>());
-        tx.execute(statement).await?;
-    }
-    let whole: Vec<&OrderState> = with(OrderChange::Whole).collect();
-    if whole.is_empty() {
-        return Ok(());
-    }
-    let statement = tx.statement(
-        "UPDATE orders o
-         SET status = n.status, is_final = n.is_final, version = n.version, updated_at = n.updated_at,
-             has_record = n.has_record, redrives = n.redrives, body_at = n.body_at, patch_at = n.patch_at,
-             problems = n.problems, held = n.held, deadline_at = n.deadline_at, first_record = n.first_record,
-             last_record = n.last_record
-         FROM unnest($1::uuid[], $2::text[], $3::boolean[], $4::bigint[], $5::bigint[], $6::boolean[], $7::integer[],
-                     $8::bigint[], $9::bigint[], $10::text[], $11::text[], $12::bigint[], $13::bigint[], $14::bigint[])
-             AS n (id, status, is_final, version, updated_at, has_record, redrives, body_at, patch_at, problems, held,
-                   deadline_at, first_record, last_record)
-         WHERE o.id = n.id",
-    );
-    let statement = statement
-        .bind(whole.iter().map(|order| order.id.0).collect::<Vec<_>>())
-        .bind(whole.iter().map(|order| order.status.as_str()).collect::<Vec<_>>())
-        .bind(whole.iter().map(|order| order.is_final).collect::<Vec<_>>())
-        .bind(whole.iter().map(|order| order.version).collect::<Vec<_>>())
-        .bind(whole.iter().map(|order| order.updated_at.0).collect::<Vec<_>>())
-        .bind(whole.iter().map(|order| order.has_record).collect::<Vec<_>>())
-        .bind(whole.iter().map(|order| count_number(order.redrives)).collect::<Vec<_>>())
-        .bind(whole.iter().map(|order| order.body_at).collect::<Vec<_>>())
-        .bind(whole.iter().map(|order| order.patch_at).collect::<Vec<_>>())
-        .bind(whole.iter().map(|order| order.problems_json()).collect::<Vec<_>>())
-        .bind(whole.iter().map(|order| order.held_json()).collect::<Vec<_>>())
-        .bind(whole.iter().map(|order| order.deadline_at.map(|at| at.0)).collect::<Vec<_>>())
-        .bind(whole.iter().map(|order| order.records.map(|(first, _)| first)).collect::<Vec<_>>())
-        .bind(whole.iter().map(|order| order.records.map(|(_, last)| last)).collect::<Vec<_>>());
-    tx.execute(statement).await.map(|_| ())
-}
-
-async fn insert_records(tx: &mut Tx<'_>, rows: &[RecordRow<'_>]) -> Result<(), sqlx::Error> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let statement = tx.statement(
-        "INSERT INTO records (slot, number, order_id, is_outcome, topic, record_key, at, headers, value)
-         SELECT slot, number, order_id, is_outcome, topic, record_key, at, headers, value
-         FROM unnest($1::smallint[], $2::bigint[], $3::uuid[], $4::boolean[], $5::text[], $6::bytea[], $7::bigint[],
-                     $8::text[], $9::bytea[])
-             AS n (slot, number, order_id, is_outcome, topic, record_key, at, headers, value)",
-    );
-    let statement = statement
-        .bind(rows.iter().map(|row| slot_number(row.slot)).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.number).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.record.order_id.0).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.record.is_outcome).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.record.topic.as_str()).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.record.key.as_ref()).collect::<Vec<&[u8]>>())
-        .bind(rows.iter().map(|row| row.record.timestamp.0).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| headers_json(&row.record.headers)).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.record.value.as_ref()).collect::<Vec<&[u8]>>());
     tx.execute(statement).await.map(|_| ())
 }
 
@@ -368,42 +234,6 @@ async fn store_replies(tx: &mut Tx<'_>, work: &Work<'_>) -> Result<(), sqlx::Err
         .bind(new.iter().map(|(_, row, _)| row.taken_at.0).collect::<Vec<_>>())
         .bind(new.iter().map(|(_, row, _)| row.fate.as_str()).collect::<Vec<_>>())
         .bind(new.iter().map(|(_, row, _)| problems(row)).collect::<Vec<_>>());
-    tx.execute(statement).await.map(|_| ())
-}
-
-async fn move_cursors(tx: &mut Tx<'_>, work: &Work<'_>) -> Result<(), sqlx::Error> {
-    let moved: Vec<_> = work.deciding.iter().filter(|cursor| cursor.is_moved).collect();
-    if !moved.is_empty() {
-        let statement = tx.statement(
-            "UPDATE decide_cursors c
-             SET xid = n.xid, number = n.number, last_record = n.last_record, last_place = n.last_place
-             FROM unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])
-                 AS n (slot, xid, number, last_record, last_place)
-             WHERE c.slot = n.slot",
-        );
-        let statement = statement
-            .bind(moved.iter().map(|cursor| slot_number(cursor.slot)).collect::<Vec<_>>())
-            .bind(moved.iter().map(|cursor| xid_number(cursor.at)).collect::<Vec<_>>())
-            .bind(moved.iter().map(|cursor| cursor.at.number).collect::<Vec<_>>())
-            .bind(moved.iter().map(|cursor| cursor.last_record).collect::<Vec<_>>())
-            .bind(moved.iter().map(|cursor| cursor.last_place).collect::<Vec<_>>());
-        tx.execute(statement).await?;
-    }
-    let moved: Vec<_> = work.publishing.iter().filter(|cursor| cursor.is_moved).collect();
-    if moved.is_empty() {
-        return Ok(());
-    }
-    // What lies above the cursor was not written before the record at it.
-    let statement = tx.statement(
-        "UPDATE publish_cursors c
-         SET number = n.number,
-             from_xid = coalesce((SELECT r.xid FROM records r
-                                  WHERE r.slot = n.slot AND r.number = n.number AND r.xid >= c.from_xid), c.from_xid)
-         FROM unnest($1::smallint[], $2::bigint[]) AS n (slot, number) WHERE c.slot = n.slot",
-    );
-    let statement = statement
-        .bind(moved.iter().map(|cursor| slot_number(cursor.slot)).collect::<Vec<_>>())
-        .bind(moved.iter().map(|cursor| cursor.at).collect::<Vec<_>>());
     tx.execute(statement).await.map(|_| ())
 }
 

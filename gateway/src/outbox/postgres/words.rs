@@ -1,11 +1,12 @@
 //! What is written with the commit itself, in one message: statements without parameters, in which nothing came from outside.
 
-use super::values::slot_number;
+use super::BLOCK_BITS;
+use super::values::{limit_number, slot_number};
 use crate::order::OrderStatus;
 use crate::outbox::work::{SuspicionStep, Work};
 
 /// Rows that the counts are spread over.
-const COUNT_ROWS: u8 = 64;
+const COUNT_ROWS: i64 = 64;
 
 /// What is left of a working set: the pass under way, and how many orders came, went on or went.
 pub(super) fn last_words(work: &Work<'_>, node: &str) -> String {
@@ -24,8 +25,20 @@ pub(super) fn last_words(work: &Work<'_>, node: &str) -> String {
             words.push(format!("{what} WHERE slot IN ({}){rest}", slots.join(",")));
         }
     }
-    words.extend(counted(work.out.notes.counts));
+    let mut counts = work.out.notes.counts;
+    counts[OrderStatus::Pending as usize] -= new_orders(work);
+    words.extend(counted(counts, counts_row(work.out.sequence)));
     words.join(";")
+}
+
+/// How many orders are new: they are counted by the statement that writes them.
+pub(super) fn new_orders(work: &Work<'_>) -> i64 {
+    limit_number(work.out.writes.new_orders.len())
+}
+
+/// The row of counts of the transaction with this number: transactions of the same moment have others.
+pub(super) fn counts_row(sequence: i64) -> i16 {
+    i16::try_from((sequence >> BLOCK_BITS).rem_euclid(COUNT_ROWS)).unwrap_or_default()
 }
 
 /// The statement that names what a node's pass works on; an empty name means that no pass is under way.
@@ -46,16 +59,16 @@ pub(super) fn survived_alone(node: &str) -> String {
     )
 }
 
-/// The statement that keeps count; on a row that hardly anybody else has at this moment.
-pub(super) fn counted(counts: [i64; 7]) -> Option<String> {
+/// The statement that keeps count, on one of the rows.
+pub(super) fn counted(counts: [i64; 7], row: i16) -> Option<String> {
     if counts == [0; 7] {
         return None;
     }
-    let columns = OrderStatus::ALL.into_iter().map(|status| {
+    let changed = OrderStatus::ALL.into_iter().filter(|status| counts[*status as usize] != 0);
+    let columns = changed.map(|status| {
         let (column, count) = (status.as_str().to_ascii_lowercase(), counts[status as usize]);
         format!("{column} = {column} + ({count})")
     });
     let columns: Vec<String> = columns.collect();
-    let row = fastrand::u8(0..COUNT_ROWS);
     Some(format!("UPDATE order_counts SET {} WHERE part = {row}", columns.join(", ")))
 }
