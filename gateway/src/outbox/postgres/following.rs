@@ -1,9 +1,10 @@
 //! What those who follow orders go on with: whoever asks while a read is under way shares the next one.
 //!
-//! A change wakes everybody who follows at the same moment. There is no timer, as with the lanes: a lone question waits for
-//! one read, and a crowd shares one. A stream asks one question at a time, so the queue is no longer than there are streams.
+//! A change wakes everybody who follows at the same moment. A lone question waits for one read, a crowd shares one, and a
+//! reader rests after each, so that more share the next. A stream asks one question at a time, so the queue is no longer than there are streams.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use sqlx::Row;
 use sqlx::postgres::PgRow;
@@ -18,9 +19,12 @@ use crate::order::{OrderId, OrderView};
 use crate::outbox::OutboxError;
 use crate::outbox::reading::{self, Rebuild, StoredRow, StoredVersion, Versions, shows_patch};
 use crate::outbox::state::OrderState;
+use crate::pace::Pace;
 
 /// How many reads may be under way at the same time.
 const READERS: usize = 2;
+/// Longest rest of a reader after a read.
+const REST_MAX: Duration = Duration::from_millis(5);
 /// Questions in one read: the histories of so many orders are in memory at the same time.
 const QUESTIONS_MAX: usize = 64;
 /// Columns of what is read, behind those of the order: which question it answers, then the row of history.
@@ -69,11 +73,14 @@ impl Following {
 }
 
 async fn run(shared: Arc<Shared>, waiting: Arc<Mutex<mpsc::UnboundedReceiver<Question>>>) {
+    let mut pace = Pace::new(REST_MAX);
     loop {
         let mut questions = Vec::new();
+        pace.rest().await;
         if waiting.lock().await.recv_many(&mut questions, QUESTIONS_MAX).await == 0 {
             return;
         }
+        let (begun, count) = (Instant::now(), questions.len());
         // Whoever asked may have gone meanwhile.
         match read(&shared.sessions, &questions).await {
             Ok(orders) => {
@@ -87,6 +94,7 @@ async fn run(shared: Arc<Shared>, waiting: Arc<Mutex<mpsc::UnboundedReceiver<Que
                 questions.into_iter().for_each(|question| drop(question.answer.send(Err(again(&failure)))));
             }
         }
+        pace.worked(begun.elapsed(), count >= QUESTIONS_MAX, Instant::now());
     }
 }
 

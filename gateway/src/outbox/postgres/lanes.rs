@@ -1,16 +1,26 @@
 //! Taking orders in: a few lanes, each of which takes what waits, commits it as one transaction and answers everybody.
 //!
-//! There is no timer. While the lanes commit the next batch builds itself in the queue, so a lone request waits for one
-//! commit and a crowd shares one. An item that fails by its own fault is found by halving the batch, and fails alone.
+//! A lone request waits for its commit and nothing else. Where several come at the same time commits begin apart, so that more
+//! share each: a commit costs the same messages for one order as for a crowd. A crowd that waits already begins at once. An
+//! item that fails by its own fault is found by halving the batch, and fails alone.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
 
 use super::Shared;
 use super::failure::{Fate, again, answer, fate};
 use crate::outbox::OutboxError;
 use crate::outbox::accept::{Intake, KeepAll, Kept};
+
+/// From the begin of one commit to that of the next: so many times what the last one took, at most so long.
+const SPACE: u32 = 2;
+const SPACE_MAX: Duration = Duration::from_millis(5);
+/// So many do not wait for more.
+const CROWD: usize = 16;
 
 /// What one caller wants kept, and where the answer goes.
 struct Wanted {
@@ -42,7 +52,8 @@ impl Lanes {
     /// Starts lanes; they end when this is dropped and what was queued is done.
     pub(super) fn start(shared: &Arc<Shared>, lanes: usize, queue_max: usize, limits: CommitLimits) -> Self {
         let (queue, waiting) = mpsc::channel(queue_max);
-        let waiting = Arc::new(Mutex::new(waiting));
+        let (commits, next) = (Arc::default(), Instant::now());
+        let waiting = Arc::new(Mutex::new(Waiting { queue: waiting, commits, next, was_shared: false }));
         for _ in 0..lanes {
             super::spawn(run(Arc::clone(shared), Arc::clone(&waiting), limits));
         }
@@ -75,23 +86,61 @@ impl Lanes {
     }
 }
 
-async fn run(shared: Arc<Shared>, waiting: Arc<Mutex<mpsc::Receiver<Wanted>>>, limits: CommitLimits) {
+/// What the lanes share: the queue, and how the last commits went.
+struct Waiting {
+    queue: mpsc::Receiver<Wanted>,
+    commits: Arc<Commits>,
+    /// Before that only a crowd begins a commit where others come too.
+    next: Instant,
+    was_shared: bool,
+}
+
+/// Commits of all lanes.
+#[derive(Debug, Default)]
+struct Commits {
+    under_way: AtomicUsize,
+    /// How long the last one took, in microseconds.
+    took: AtomicU64,
+}
+
+impl Waiting {
+    /// What the next commit holds; `None` when nothing comes any more.
+    async fn batch(&mut self, limits: CommitLimits) -> Option<Vec<Wanted>> {
+        let first = self.queue.recv().await?;
+        let others_come = self.was_shared || self.commits.under_way.load(Ordering::Relaxed) > 0;
+        let (mut items, mut bytes) = (first.items.len(), first.bytes);
+        let mut batch = vec![first];
+        while items < limits.items && bytes < limits.bytes {
+            let next = match self.queue.try_recv() {
+                Ok(next) => next,
+                Err(_) if items >= CROWD || !others_come => break,
+                Err(_) => match timeout_at(self.next, self.queue.recv()).await {
+                    Ok(Some(next)) => next,
+                    Ok(None) | Err(_) => break,
+                },
+            };
+            items += next.items.len();
+            bytes += next.bytes;
+            batch.push(next);
+        }
+        let took = Duration::from_micros(self.commits.took.load(Ordering::Relaxed));
+        self.next = Instant::now() + (took * SPACE).min(SPACE_MAX);
+        self.was_shared = batch.len() > 1;
+        Some(batch)
+    }
+}
+
+async fn run(shared: Arc<Shared>, waiting: Arc<Mutex<Waiting>>, limits: CommitLimits) {
+    let commits = Arc::clone(&waiting.lock().await.commits);
     loop {
-        let batch = {
-            // Whoever has the queue waits for the first, the others meanwhile for the queue.
-            let mut waiting = waiting.lock().await;
-            let Some(first) = waiting.recv().await else { return };
-            let (mut items, mut bytes) = (first.items.len(), first.bytes);
-            let mut batch = vec![first];
-            while items < limits.items && bytes < limits.bytes {
-                let Ok(next) = waiting.try_recv() else { break };
-                items += next.items.len();
-                bytes += next.bytes;
-                batch.push(next);
-            }
-            batch
-        };
+        // Whoever has the queue waits for the first, the others meanwhile for the queue.
+        let batch = waiting.lock().await.batch(limits).await;
+        let Some(batch) = batch else { return };
+        let begun = Instant::now();
+        commits.under_way.fetch_add(1, Ordering::Relaxed);
         keep_or_divide(&shared, batch).await;
+        commits.under_way.fetch_sub(1, Ordering::Relaxed);
+        commits.took.store(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 }
 
