@@ -12,9 +12,10 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// Nothing that was answered `202` is lost, and nothing needs a restart.
 #[test]
 fn a_full_disk_is_503_until_there_is_room_again() {
-    let Some(disk) = SmallDisk::mount("6m") else { return };
+    // What comes to be is written several times: into the log of the database, into the database, and once more as a record.
+    let Some(disk) = SmallDisk::mount("34m") else { return };
     let ballast = disk.path().join("ballast");
-    std::fs::write(&ballast, vec![0; 2 << 20]).unwrap();
+    std::fs::write(&ballast, vec![0; 30 << 20]).unwrap();
     let url = format!("sqlite://{}", disk.path().join("sluice.db").display());
     let gateway = TestGateway::with().text("database.url", &url).text("intake.retry_after", "2s").announce("").start();
     let mut order = order_of("12748");

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use harness::orders::IGNORED;
 use harness::random::unique;
-use harness::{TestGateway, order, order_of, wait_until};
+use harness::{Route, TestGateway, order, order_of, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
 #[test]
 fn finished_things_go_and_unfinished_ones_stay() {
     let gateway = TestGateway::with()
+        .route(Route { deadline: "10m".to_owned(), ..Default::default() })
         .text("retention.orders", "2s")
         .text("retention.entries", "1s")
         .text("retention.idempotency", "1s")

@@ -63,7 +63,7 @@ pub struct Sender {
     broken: Option<String>,
     failures: u32,
     paused_until: Option<Instant>,
-    /// Slots could not be loaded so many times: not again before.
+    /// The database failed so many times: slots are not loaded before.
     load_failures: u32,
     load_at: Option<Instant>,
     standing: Standing,
@@ -127,6 +127,7 @@ impl Sender {
             if rest.is_none() {
                 self.start_commit();
             }
+            let load = self.load_at.map(|at| at.saturating_duration_since(Instant::now()));
             // Every arm may be dropped: a delivery is taken only when received, the commit goes on in its place.
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -135,6 +136,7 @@ impl Sender {
                 Some(delivery) = self.deliveries.recv() => self.note(delivery),
                 result = finished(&mut self.commit) => self.committed(result),
                 () = tokio::time::sleep(rest.unwrap_or_default()), if rest.is_some() => {}
+                () = tokio::time::sleep(load.unwrap_or_default()), if load.is_some() => {}
                 () = tokio::time::sleep(self.limits.poll_interval.0) => self.look().await,
             }
             while let Ok(delivery) = self.deliveries.try_recv() {
@@ -173,15 +175,22 @@ impl Sender {
         let is_time = self.load_at.is_none_or(|at| at <= Instant::now());
         if !gained.is_empty() && is_time && self.broken.is_none() {
             match self.load(gained, ownership).await {
-                Ok(()) => (self.load_at, self.load_failures) = (None, 0),
+                Ok(()) => self.load_at = None,
                 Err(error) => {
                     error.warn("failed to load slots");
-                    let pause = backoff(PAUSE.0, PAUSE.1, self.load_failures, fastrand::f64());
-                    self.load_at = Some(Instant::now() + pause);
-                    self.load_failures += 1;
+                    self.load_later();
                 }
             }
+        } else if is_time {
+            self.load_at = None;
         }
+    }
+
+    /// Waits longer after each failure of the database: what is loaded is sent again.
+    fn load_later(&mut self) {
+        let pause = backoff(PAUSE.0, PAUSE.1, self.load_failures, fastrand::f64());
+        self.load_at = Some(Instant::now() + pause);
+        self.load_failures += 1;
     }
 
     /// Reads these slots as they are stored; nothing of an earlier tenure is used (PROTOCOL O5).
@@ -429,11 +438,12 @@ impl Sender {
                 if !lost.is_empty() {
                     info!("{} slots were lost: what is still ours of them is loaded afresh", lost.len());
                 }
-                self.failures = 0;
+                (self.failures, self.load_failures) = (0, 0);
             }
             // Its answer may be lost only: never tried again from memory (PROTOCOL D2).
             Err(error) => {
                 error.warn("failed to commit delivery reports");
+                self.load_later();
                 lost.extend(&deliveries.slots);
             }
         }
