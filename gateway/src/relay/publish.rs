@@ -37,8 +37,8 @@ use crate::telemetry::chain;
 const READ_RECORDS_MAX: usize = 512;
 /// Acknowledged records in one commit.
 const COMMIT_RECORDS_MAX: usize = 4_096;
-/// How long a topic is left alone that Kafka refuses, and how long everything after a producer failed; doubles up to the
-/// second.
+/// How long a topic is left alone that Kafka refuses, and how long everything after a producer failed or the database did;
+/// doubles up to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 /// Between two looks at how Kafka stands.
 const LOOK_PERIOD: Duration = Duration::from_millis(500);

@@ -1,7 +1,8 @@
 //! What those who follow orders go on with: whoever asks while a read is under way shares the next one.
 //!
 //! A change wakes everybody who follows at the same moment. A lone question waits for one read, a crowd shares one, and a
-//! reader rests after each, so that more share the next. A stream asks one question at a time, so the queue is no longer than there are streams.
+//! reader rests after each, so that more share the next. A stream asks one question at a time, so the queue is no longer
+//! than there are streams.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
