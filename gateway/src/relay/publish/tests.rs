@@ -146,3 +146,25 @@ async fn a_producer_that_failed_for_good_is_replaced_also_where_it_reports_nothi
     })
     .await;
 }
+
+/// A full disk that takes no delivery report would otherwise make a flood of repeats.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_database_refuses_to_note_is_loaded_again_after_a_pause_that_doubles() {
+    let bench = Bench::new().await;
+    let ownership = owning(&bench.world.epochs().await);
+    let mut sender = bench.sender();
+    for attempt in 0..4 {
+        let refused: Commit = Box::pin(async { Err(OutboxError::DiskFull) });
+        sender.commit = Some((Arc::new(Deliveries { slots: Vec::new() }), refused));
+        let result = finished(&mut sender.commit).await;
+        let begun = Instant::now();
+        sender.committed(result);
+        // Up to half of it is left to chance.
+        assert!(sender.load_at.unwrap() >= begun + PAUSE.0 * 2_u32.pow(attempt) / 2);
+    }
+    sender.follow(&ownership).await;
+    assert!(sender.lanes.is_empty(), "nothing is loaded before");
+    sender.load_at = Some(Instant::now());
+    sender.follow(&ownership).await;
+    assert_eq!((sender.lanes.len(), sender.load_at), (64, None));
+}
