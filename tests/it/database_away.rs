@@ -229,3 +229,30 @@ fn a_database_whose_disk_is_full_is_503_until_there_is_room_and_nothing_is_lost(
     ready_again(&gateway);
     load.repeat_all_and_compare(&gateway, &database);
 }
+
+/// The database was there when the node connected, and refuses the next thing that is asked of it.
+#[test]
+fn a_start_that_the_database_refuses_for_a_moment_goes_on_once_that_is_over() {
+    let Some(database) = postgres::server().map(Server::database) else { return };
+    let gateway = gateway(&database, "10s");
+    gateway.kill9();
+    database.run(
+        "CREATE FUNCTION has_no_room() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN RAISE EXCEPTION 'no room' USING ERRCODE = 'disk_full'; END $$;
+         CREATE TRIGGER has_no_room BEFORE INSERT OR UPDATE ON nodes EXECUTE FUNCTION has_no_room()",
+    );
+    let begin = gateway.log().len();
+    gateway.start_and_leave();
+    wait_until("a second attempt", LIMIT, || {
+        let text = gateway.log().text();
+        let told = text
+            .get(usize::try_from(begin).unwrap()..)
+            .unwrap_or_default()
+            .matches("failed to take slots over")
+            .count();
+        if told >= 2 { Ok(()) } else { Err(told) }
+    });
+    database.run("DROP TRIGGER has_no_room ON nodes; DROP FUNCTION has_no_room()");
+    gateway.wait_until_ready();
+    assert_eq!(gateway.settled(&gateway.post_order(&order_of(&unique("c"))).id)["status"], "VALIDATED");
+}

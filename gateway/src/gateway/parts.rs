@@ -142,7 +142,7 @@ impl Carrying<'_> {
             metrics: Arc::clone(metrics),
             readiness: Arc::clone(readiness),
         };
-        let pause = tender.tend().await.context("take slots over")?;
+        let pause = tender.begin(config.database.answer_timeout.0).await.context("take slots over")?;
 
         let (deliveries, delivered) = mpsc::unbounded_channel();
         let publisher = Publisher::connect(&config.kafka, &config.kafka.brokers, deliveries, Arc::clone(metrics))?;

@@ -273,7 +273,8 @@ impl Postgres {
         to: EntryPlace,
     ) -> Result<bool, OutboxError> {
         let shared = Arc::clone(&self.shared);
-        go_on(async move { owned::advance_idle(&shared.sessions, &shared.node, &cursors, to).await }).await
+        go_on(async move { owned::advance_idle(&shared.sessions, &shared.node, &shared.cursors, &cursors, to).await })
+            .await
     }
 
     /// Whoever holds the guarded read back for longer than that.

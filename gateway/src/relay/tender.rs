@@ -55,6 +55,24 @@ impl Tender {
         Ok(self.pause(&tended))
     }
 
+    /// Tends for the first time. The database was there a moment ago: what fails is tried again until `patience` is over.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tender::tend`], for all that time.
+    pub async fn begin(&self, patience: Duration) -> Result<Duration, OutboxError> {
+        let begun_at = Instant::now();
+        loop {
+            match self.tend().await {
+                Err(error) if begun_at.elapsed() < patience => {
+                    error.warn("failed to take slots over; it is tried again")
+                }
+                done => return done,
+            }
+            tokio::time::sleep(self.retry_pause()).await;
+        }
+    }
+
     /// Looks whether somebody holds the reading of entries back: orders wait then, although nothing else is wrong.
     async fn look_for_stuck_reads(&self) {
         match self.outbox.stuck_read(self.limits.lease.0).await {
@@ -105,7 +123,7 @@ impl Tender {
                 Err(error) => {
                     self.failed(&error, failures);
                     failures = failures.saturating_add(1);
-                    pause = (self.limits.lease.0 / 12).max(PAUSE_MIN);
+                    pause = self.retry_pause();
                 }
             }
         }
@@ -138,6 +156,10 @@ impl Tender {
         let has_less = tended.held.len() < usize::from(crate::order::SLOTS) / tended.nodes.max(1);
         let wanted = if has_less { lease / 10 } else { lease / 3 };
         wanted.min(next_end).max(PAUSE_MIN)
+    }
+
+    fn retry_pause(&self) -> Duration {
+        (self.limits.lease.0 / 12).max(PAUSE_MIN)
     }
 
     fn tell(&self, tended: &Tended, before: usize) {

@@ -10,7 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use sqlx::postgres::PgRow;
 
 use super::session::Tx;
-use super::values::{Columns, slot_number};
+use super::values::{Columns, slot_number, xid_number};
+use crate::entry::EntryPlace;
 use crate::order::Slot;
 use crate::outbox::work::{DecideCursor, PublishCursor, SuspicionStep};
 
@@ -89,6 +90,32 @@ impl Cursors {
         let mut cursors = rows.iter().map(read).collect::<Result<Vec<_>, sqlx::Error>>()?;
         cursors.sort_unstable_by_key(|cursor| cursor.slot);
         Ok(cursors)
+    }
+
+    /// Moves decide cursors up to `to` that stand where they were last seen; returns how many.
+    pub(super) async fn advance(
+        &self,
+        tx: &mut Tx<'_>,
+        from: &[(Slot, i64, EntryPlace)],
+        to: EntryPlace,
+    ) -> Result<usize, sqlx::Error> {
+        let slots: Vec<(Slot, i64)> = from.iter().map(|(slot, epoch, _)| (*slot, *epoch)).collect();
+        let stands = self.deciding(tx, &slots).await?;
+        let seen = |cursor: &DecideCursor| from.iter().any(|(slot, _, at)| *slot == cursor.slot && *at == cursor.at);
+        let moving: Vec<Slot> = stands.iter().filter(|cursor| seen(cursor)).map(|cursor| cursor.slot).collect();
+        let statement = tx.statement(
+            "UPDATE decide_cursors c SET xid = $3, number = $4
+             FROM unnest($1::smallint[], $2::text[]::tid[]) AS n (slot, lies_at)
+             WHERE c.ctid = n.lies_at AND c.slot + 0 = n.slot RETURNING c.slot, c.ctid::text",
+        );
+        let statement = statement
+            .bind(moving.iter().map(|slot| slot_number(*slot)).collect::<Vec<_>>())
+            .bind(self.decide.of(moving.iter().copied()))
+            .bind(xid_number(to))
+            .bind(to.number);
+        let rows = tx.rows(statement).await?;
+        self.decide.moved(&rows, moving.len())?;
+        Ok(moving.len())
     }
 
     /// The publish cursors of slots, in the same way.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sqlx::postgres::PgRow;
 
+use super::cursors::Cursors;
 use super::session::{Kind, Sessions, Statement};
 use super::values::{Columns, limit_number, slot_number, xid_number};
 use super::words::{begun_is, survived_alone};
@@ -72,6 +73,7 @@ pub(super) async fn begin(
 pub(super) async fn advance_idle(
     sessions: &Sessions,
     node: &str,
+    places: &Cursors,
     cursors: &[(Slot, i64, EntryPlace)],
     to: EntryPlace,
 ) -> Result<bool, sqlx::Error> {
@@ -90,21 +92,10 @@ pub(super) async fn advance_idle(
     for row in tx.rows(statement).await? {
         owned.push(row.slot(0)?);
     }
-    let owned: Vec<_> = cursors.iter().filter(|(slot, ..)| owned.contains(slot)).collect();
-    let statement = tx.statement(
-        "UPDATE decide_cursors c SET xid = $4, number = $5
-         FROM unnest($1::smallint[], $2::bigint[], $3::bigint[]) AS n (slot, xid, number)
-         WHERE c.slot = n.slot AND c.xid = n.xid AND c.number = n.number",
-    );
-    let statement = statement
-        .bind(owned.iter().map(|(slot, ..)| slot_number(*slot)).collect::<Vec<_>>())
-        .bind(owned.iter().map(|(.., from)| xid_number(*from)).collect::<Vec<_>>())
-        .bind(owned.iter().map(|(.., from)| from.number).collect::<Vec<_>>())
-        .bind(xid_number(to))
-        .bind(to.number);
-    let moved = tx.execute(statement).await?;
+    let owned: Vec<_> = cursors.iter().filter(|(slot, ..)| owned.contains(slot)).copied().collect();
+    let moved = places.advance(&mut tx, &owned, to).await?;
     tx.commit("").await?;
-    Ok(usize::try_from(moved).is_ok_and(|moved| moved == cursors.len()))
+    Ok(moved == cursors.len())
 }
 
 /// The guarded read, with what makes its text another one.
