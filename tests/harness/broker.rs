@@ -52,16 +52,28 @@ impl Broker {
     #[must_use]
     pub fn start_with(route: &Route, partitions: i32) -> Self {
         if let Some(address) = environment::kafka() {
-            for topic in route.topics() {
-                create_topic(&address, topic, partitions);
-            }
-            return Self { address, mock: None, quick: None };
+            return Self::at(&address, route, partitions);
         }
         // No plugin is looked for here.
         let text = Route { plugins: Vec::new(), ..route.clone() }.to_toml("");
         let config = Config::from_bytes(Some((Path::new("route.toml"), text.as_bytes()))).expect("a route");
         let quick = DevBroker::start(&config.route, partitions).expect("a mock cluster starts");
         Self { address: quick.bootstrap_servers().to_owned(), mock: None, quick: Some(quick) }
+    }
+
+    /// A real Kafka at an address, which gets the topics of a route.
+    #[must_use]
+    pub fn at(address: &str, route: &Route, partitions: i32) -> Self {
+        for topic in route.topics() {
+            create_topic(address, topic, partitions);
+        }
+        Self { address: address.to_owned(), mock: None, quick: None }
+    }
+
+    /// Whether it is a real Kafka.
+    #[must_use]
+    pub fn is_real(&self) -> bool {
+        self.mock.is_none() && self.quick.is_none()
     }
 
     /// Takes a broker that is not a real one off the network, or puts it back, with all its records. Returns whether

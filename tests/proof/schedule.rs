@@ -2,17 +2,19 @@
 //!
 //! `SLUICE_TEST_SEED` repeats a run, `SLUICE_TEST_FAULTS` makes it longer, `SLUICE_TEST_POSTS` makes it post at least so many
 //! orders. The run counts the faults that hit something in flight, and fails when they are too few: it would have shown
-//! nothing.
+//! nothing. Where `SLUICE_TEST_KAFKA_FOLDER` names a real Kafka the run has one like it for itself, which is frozen and killed.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
 use harness::disk::SmallDisk;
 use harness::environment::{self, Proof, say};
+use harness::kafka::{self, Kafka};
 use harness::postgres;
 use harness::proxy::Proxy;
 use harness::random::Dice;
@@ -21,14 +23,14 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::clients::Clients;
 use crate::evidence::Sample;
 use crate::store::Kind;
-use crate::world::{LEASE, Setup, World};
+use crate::world::{LEASE, Servers, Setup, World};
 
 /// Faults of a short run.
 const FAULTS: u64 = 24;
 /// Of so many faults at least half must hit something in flight.
 const HITS_OF: u64 = 2;
-/// Size of the disk that is filled up.
-const DISK: &str = "96m";
+/// Size of the disk that is filled up: what a run writes beside a real Kafka, which takes seconds to start, must fit in.
+const DISK: &str = "512m";
 /// Longest that a clock is wrong; a held order whose retry was set by it comes so much later.
 const CLOCK_MAX_MS: u64 = 20_000;
 
@@ -43,8 +45,10 @@ enum Fault {
     Freeze,
     /// The same past the lease: others carry on, and then it wakes up.
     Zombie,
-    /// The broker is away for a while.
+    /// The broker is away for a while; a real one is frozen.
     BrokerAway,
+    /// A real broker is killed, and started again with its data.
+    BrokerCrash,
     /// Connections of clients break.
     CutClients,
     /// A node's clock is wrong for a while.
@@ -65,6 +69,8 @@ struct Theater<'a> {
     clients: &'a Clients,
     proxies: &'a [Proxy],
     disk: Option<&'a SmallDisk>,
+    /// A real Kafka of the run's own.
+    kafka: Option<MutexGuard<'static, Kafka>>,
     samples: Vec<Sample>,
     played: BTreeMap<Fault, (u64, u64)>,
 }
@@ -73,7 +79,9 @@ impl Theater<'_> {
     fn faults(&self) -> Vec<Fault> {
         let mut faults =
             vec![Fault::Kill, Fault::Kill, Fault::KillTwice, Fault::Freeze, Fault::CutClients, Fault::WrongClock];
-        if environment::kafka().is_none() {
+        if self.kafka.is_some() {
+            faults.extend([Fault::BrokerAway, Fault::BrokerCrash]);
+        } else if !self.world.broker.is_real() {
             faults.push(Fault::BrokerAway);
         }
         if self.disk.is_some() {
@@ -119,10 +127,16 @@ impl Theater<'_> {
             }
             Fault::DatabaseCrash => self.crash_database(),
             Fault::BrokerAway => {
-                self.world.broker.set_reachable(false);
+                self.reach_broker(false);
                 self.rest(dice, 3000);
                 in_flight += self.world.store.in_flight();
-                self.world.broker.set_reachable(true);
+                self.reach_broker(true);
+            }
+            Fault::BrokerCrash => {
+                self.kafka.as_ref().expect("there is one").kill9();
+                self.rest(dice, 1000);
+                in_flight += self.world.store.in_flight();
+                self.kafka.as_mut().expect("there is one").start_again();
             }
             Fault::CutClients => {
                 self.proxies[node].close(true);
@@ -159,6 +173,16 @@ impl Theater<'_> {
         let is_killed = pid.is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok());
         if !is_killed {
             say("proof: the database had nobody to kill");
+        }
+    }
+
+    fn reach_broker(&self, is_reachable: bool) {
+        match &self.kafka {
+            Some(kafka) if is_reachable => kafka.thaw(),
+            Some(kafka) => kafka.freeze(),
+            None => {
+                self.world.broker.set_reachable(is_reachable);
+            }
         }
     }
 
@@ -209,7 +233,9 @@ fn play(setup: Setup) {
         let programs = postgres::programs().expect("there is a server");
         &*Box::leak(Box::new(postgres::Server::start(&programs, &["max_connections=300"])))
     });
-    let world = World::prepare_on(setup, server, |builder| match &file {
+    let kafka = environment::kafka_folder().and_then(|_| kafka::borrow());
+    let servers = Servers { postgres: server, kafka: kafka.as_ref().map(|kafka| kafka.address()) };
+    let world = World::prepare_on(setup, servers, |builder| match &file {
         Some(url) => builder.text("database.url", url),
         None => builder,
     });
@@ -227,6 +253,7 @@ fn play(setup: Setup) {
         clients: &clients,
         proxies: &proxies,
         disk: disk.as_ref(),
+        kafka,
         samples: Vec::new(),
         played: BTreeMap::new(),
     };

@@ -1,7 +1,7 @@
 //! Nodes, database, broker and services of a run, and the way from its begin to the evidence.
 //!
-//! The broker and the services belong to the test and outlive every node: librdkafka's mock cluster, or the Kafka that
-//! `SLUICE_TEST_KAFKA` names.
+//! The broker and the services belong to the test and outlive every node: librdkafka's mock cluster, the Kafka that
+//! `SLUICE_TEST_KAFKA` names, or one of the run's own.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -70,6 +70,14 @@ pub(crate) fn seed() -> u64 {
     environment::seed().unwrap_or_else(|| std::process::id().into())
 }
 
+/// What a run is on.
+pub(crate) struct Servers {
+    /// The PostgreSQL of the nodes; `None` on SQLite.
+    pub(crate) postgres: Option<&'static postgres::Server>,
+    /// A real Kafka of the run's own, as `host:port`; `None`: the one that all share.
+    pub(crate) kafka: Option<String>,
+}
+
 /// Everything that runs.
 pub(crate) struct World {
     pub(crate) setup: Setup,
@@ -86,16 +94,12 @@ impl World {
     /// Makes everything and starts nothing: `shape` says what is special about the nodes.
     pub(crate) fn prepare(setup: Setup, shape: impl Fn(Builder) -> Builder) -> Self {
         let server = if setup.database == Kind::Postgres { postgres::server() } else { None };
-        Self::prepare_on(setup, server, shape)
+        Self::prepare_on(setup, Servers { postgres: server, kafka: None }, shape)
     }
 
-    /// The same on a PostgreSQL of the test's own.
-    pub(crate) fn prepare_on(
-        setup: Setup,
-        server: Option<&'static postgres::Server>,
-        shape: impl Fn(Builder) -> Builder,
-    ) -> Self {
-        let database = server.map(postgres::Server::database);
+    /// The same on servers of the test's own.
+    pub(crate) fn prepare_on(setup: Setup, servers: Servers, shape: impl Fn(Builder) -> Builder) -> Self {
+        let database = servers.postgres.map(postgres::Server::database);
         let prefix = unique("proof");
         let route = Route {
             topic: format!("{prefix}-orders"),
@@ -106,11 +110,14 @@ impl World {
             deadline: "30m".to_owned(),
             ..Default::default()
         };
-        let broker = Broker::start_with(&route, PARTITIONS);
+        let broker = match &servers.kafka {
+            Some(address) => Broker::at(address, &route, PARTITIONS),
+            None => Broker::start_with(&route, PARTITIONS),
+        };
         let replies = route.replies.as_deref().expect("just set");
         let services = Some(Services::start(broker.address(), &route.topic, replies));
         // A real one wants at least six seconds.
-        let session = if environment::kafka().is_some() { "6s" } else { "1s" };
+        let session = if broker.is_real() { "6s" } else { "1s" };
         let group = unique("group");
         let (mut nodes, mut database_proxies) = (Vec::new(), Vec::new());
         for _ in 0..setup.nodes {
