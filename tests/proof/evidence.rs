@@ -78,7 +78,7 @@ pub(crate) struct CursorMove {
     pub(crate) slot: i64,
     pub(crate) from: String,
     pub(crate) to: String,
-    /// Of the slot, at that moment.
+    /// Of the slot's tenure, at that moment.
     pub(crate) epoch: i64,
     pub(crate) owner: String,
     /// Who moved it; empty where the database cannot tell.

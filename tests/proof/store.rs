@@ -111,21 +111,32 @@ const AUDIT_SQLITE: &str = "
     END;";
 
 /// The name of a session is `sluice NODE`; a node's name is what a slot's owner is called.
+///
+/// The owner is the one of the tenure: a transaction that locked its lease rows in time may end after its node gave the slot
+/// back, since a take-over waits for it (PROTOCOL O3).
 const AUDIT_POSTGRES: &str = "
+    CREATE TABLE IF NOT EXISTS proof_tenures (slot integer, epoch bigint, owner text, PRIMARY KEY (slot, epoch));
+    CREATE OR REPLACE FUNCTION proof_tenure() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO proof_tenures VALUES (new.slot, new.epoch, new.owner) ON CONFLICT DO NOTHING;
+        RETURN NULL;
+    END $$;
+    CREATE OR REPLACE TRIGGER proof_tenure AFTER UPDATE ON slots FOR EACH ROW
+        WHEN (new.epoch <> old.epoch) EXECUTE FUNCTION proof_tenure();
+    INSERT INTO proof_tenures SELECT slot, epoch, owner FROM slots WHERE owner <> '' ON CONFLICT DO NOTHING;
     CREATE TABLE IF NOT EXISTS proof_moves (
         id bigserial PRIMARY KEY, cursor text, slot integer, old text, new text, epoch bigint, owner text, writer text);
     CREATE OR REPLACE FUNCTION proof_decide() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         INSERT INTO proof_moves (cursor, slot, old, new, epoch, owner, writer)
-        SELECT 'decide', new.slot, old.xid || ':' || old.number, new.xid || ':' || new.number, s.epoch, s.owner,
-               replace(current_setting('application_name'), 'sluice ', '')
-        FROM slots s WHERE s.slot = new.slot;
+        SELECT 'decide', new.slot, old.xid || ':' || old.number, new.xid || ':' || new.number, s.epoch,
+               coalesce(t.owner, s.owner), replace(current_setting('application_name'), 'sluice ', '')
+        FROM slots s LEFT JOIN proof_tenures t USING (slot, epoch) WHERE s.slot = new.slot;
         RETURN NULL;
     END $$;
     CREATE OR REPLACE FUNCTION proof_publish() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         INSERT INTO proof_moves (cursor, slot, old, new, epoch, owner, writer)
-        SELECT 'publish', new.slot, old.number, new.number, s.epoch, s.owner,
-               replace(current_setting('application_name'), 'sluice ', '')
-        FROM slots s WHERE s.slot = new.slot;
+        SELECT 'publish', new.slot, old.number, new.number, s.epoch,
+               coalesce(t.owner, s.owner), replace(current_setting('application_name'), 'sluice ', '')
+        FROM slots s LEFT JOIN proof_tenures t USING (slot, epoch) WHERE s.slot = new.slot;
         RETURN NULL;
     END $$;
     CREATE OR REPLACE TRIGGER proof_decide AFTER UPDATE ON decide_cursors FOR EACH ROW
