@@ -18,8 +18,8 @@ use crate::evidence::{Evidence, Sample};
 use crate::judge::{DRAIN_MAX, Violation, judge};
 use crate::store::{Kind, Store};
 
-/// Partitions of each topic.
-const PARTITIONS: i32 = 4;
+/// Partitions of each topic: one at least for each of eight nodes to read.
+const PARTITIONS: i32 = 8;
 /// States that somebody still works on.
 const OPEN: [&str; 3] = ["PENDING", "HELD", "PUBLISHED"];
 
