@@ -55,7 +55,8 @@ impl Tender {
         Ok(self.pause(&tended))
     }
 
-    /// Tends for the first time. The database was there a moment ago: what fails is tried again until `patience` is over.
+    /// Tends for the first time. The database was there a moment ago: what fails is tried again until `patience` is over, with
+    /// the pause of later failures between. An attempt that takes longer is the last.
     ///
     /// # Errors
     ///
